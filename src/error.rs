@@ -1,0 +1,209 @@
+//! What went wrong, where, and what to do about it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use hardened_vfs::{Refusal, RegisterError};
+use rusqlite::ffi;
+
+/// One failure in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Detail {
+    /// The database.
+    pub path: PathBuf,
+    /// The extended SQLite result code (<https://www.sqlite.org/rescode.html>).
+    pub code: i32,
+    /// What was seen.
+    pub cause: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Whether the database is on a filesystem that is not local, as far as is known.
+    pub not_local: bool,
+    number: u64,
+}
+
+impl fmt::Display for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.cause)
+    }
+}
+
+/// Everything that can go wrong in this crate. What a running statement meets stays a [`rusqlite::Error`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file could not be opened.
+    CannotOpen(Detail),
+    /// The file is not a SQLite database.
+    NotADatabase(Detail),
+    /// The database is damaged.
+    Corrupt(Detail),
+    /// Others hold locks on it.
+    Busy(Detail),
+    /// Any other failure of SQLite.
+    Sqlite(Detail),
+    /// The VFS could not be registered.
+    Register(RegisterError),
+    /// The connection was not opened with the VFS `hardened`.
+    NotHardened,
+}
+
+impl Error {
+    fn detail(&self) -> Option<&Detail> {
+        match self {
+            Error::CannotOpen(detail)
+            | Error::NotADatabase(detail)
+            | Error::Corrupt(detail)
+            | Error::Busy(detail)
+            | Error::Sqlite(detail) => Some(detail),
+            Error::Register(_) | Error::NotHardened => None,
+        }
+    }
+
+    /// The database.
+    pub fn path(&self) -> Option<&Path> {
+        self.detail().map(|detail| detail.path.as_path())
+    }
+
+    /// The extended SQLite result code.
+    pub fn code(&self) -> Option<i32> {
+        self.detail().map(|detail| detail.code)
+    }
+
+    /// What was seen.
+    pub fn cause(&self) -> String {
+        match self.detail() {
+            Some(detail) => detail.cause.clone(),
+            None => self.to_string(),
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Error::NotHardened => Some("open it with hardened_sqlite, or with vfs=hardened in its URI"),
+            _ => self.detail()?.hint.as_deref(),
+        }
+    }
+
+    /// The failure as a few lines for a user, after `prefix`: what, where, what to do, and a word about the filesystem if
+    /// it is not a local one.
+    ///
+    /// ```
+    /// let error = hardened_sqlite::open_connection("/nowhere/app.db").unwrap_err();
+    /// let message = error.user_message("The notes could not be loaded");
+    /// assert!(message.starts_with("The notes could not be loaded: /nowhere/app.db: the directory /nowhere does not exist"));
+    /// ```
+    pub fn user_message(&self, prefix: &str) -> String {
+        let mut message = format!("{prefix}: {self}");
+        if let Some(hint) = self.hint() {
+            message.push_str(&format!("\nWhat to do: {hint}."));
+        }
+        if self.detail().is_some_and(|detail| detail.not_local) {
+            message.push_str(
+                "\nThe database is not on a local disk. Databases are safest there; on network and shared drives they depend \
+                 on a server that is reachable and keeps its locks.",
+            );
+        }
+        message
+    }
+
+    /// Builds the error for a result code.
+    pub(crate) fn of_code(path: &Path, code: i32, cause: String) -> Error {
+        let number = hardened_vfs::next_failure_number();
+        let mut detail = Detail { path: path.to_owned(), code, cause, hint: None, not_local: false, number };
+        match code & 0xff {
+            ffi::SQLITE_NOTADB => {
+                detail.hint = Some("check the name; the file was not changed".into());
+                Error::NotADatabase(detail)
+            }
+            ffi::SQLITE_CORRUPT => {
+                detail.hint =
+                    Some("stop writing to it, copy it aside with its -wal and -journal, then recover a copy".into());
+                Error::Corrupt(detail)
+            }
+            ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
+                detail.hint = Some("close it elsewhere, or wait longer with a busy timeout".into());
+                Error::Busy(detail)
+            }
+            ffi::SQLITE_CANTOPEN => Error::CannotOpen(detail),
+            _ => Error::Sqlite(detail),
+        }
+    }
+
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Error {
+        if let Some(detail) = self.detail_mut() {
+            detail.hint = Some(hint.into());
+        }
+        self
+    }
+
+    pub(crate) fn on_other_than_local(mut self, yes: bool) -> Error {
+        if let Some(detail) = self.detail_mut() {
+            detail.not_local = yes;
+        }
+        self
+    }
+
+    fn detail_mut(&mut self) -> Option<&mut Detail> {
+        match self {
+            Error::CannotOpen(detail)
+            | Error::NotADatabase(detail)
+            | Error::Corrupt(detail)
+            | Error::Busy(detail)
+            | Error::Sqlite(detail) => Some(detail),
+            Error::Register(_) | Error::NotHardened => None,
+        }
+    }
+
+    fn number(&self) -> u64 {
+        self.detail().map_or(0, |detail| detail.number)
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { path, code, reason, hint, not_local, number, .. } = refusal;
+        let detail = Detail { path, code, cause: reason, hint, not_local, number };
+        match code & 0xff {
+            ffi::SQLITE_BUSY => Error::Busy(detail),
+            _ => Error::CannotOpen(detail),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Register(error) => error.fmt(f),
+            Error::NotHardened => f.write_str("the connection was not opened with the VFS `hardened`"),
+            _ => self.detail().map_or(Ok(()), |detail| detail.fmt(f)),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+static LAST: Mutex<Option<Error>> = Mutex::new(None);
+
+pub(crate) fn keep(error: &Error) {
+    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+}
+
+/// The last open that failed in this process, by this crate or by any SQLite call with `vfs=hardened`. A later success, on
+/// this thread or another, does not erase it.
+///
+/// ```
+/// let _ = hardened_sqlite::open_connection("/nowhere/app.db");
+/// assert!(hardened_sqlite::last_open_error().is_some());
+/// ```
+pub fn last_open_error() -> Option<Error> {
+    let kept = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let refused = hardened_vfs::last_refusal().map(Error::from);
+    match (kept, refused) {
+        (Some(kept), Some(refused)) if refused.number() > kept.number() => Some(refused),
+        (kept, refused) => kept.or(refused),
+    }
+}

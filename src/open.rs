@@ -1,0 +1,105 @@
+//! Opening a connection.
+
+use std::path::Path;
+
+use hardened_vfs::{Report, Setup};
+use rusqlite::{Connection, ffi};
+
+use crate::error::{self, Error};
+use crate::options::Options;
+use crate::uri::uri;
+
+/// Opens a plain connection with the default [`Options`].
+///
+/// # Errors
+/// As [`Options::open_connection`].
+pub fn open_connection(path: impl AsRef<Path>) -> Result<Connection, Error> {
+    Options::new().open_connection(path)
+}
+
+/// What the VFS decided about a connection's main database, and what is in force now.
+///
+/// # Errors
+/// [`Error::NotHardened`] if the connection was opened with another VFS, or its main database is in memory.
+pub fn report(connection: &Connection) -> Result<Report, Error> {
+    let json = connection.query_row("PRAGMA hardened_report", [], |row| row.get::<_, String>(0));
+    match json {
+        Ok(json) => Report::from_json(&json).map_err(|_| Error::NotHardened),
+        Err(_) => Err(Error::NotHardened),
+    }
+}
+
+pub(crate) fn open_with(options: &Options, path: &Path) -> Result<Connection, Error> {
+    let result = attempt(options, path);
+    if let Err(error) = &result {
+        error::keep(error);
+    }
+    result
+}
+
+fn attempt(options: &Options, path: &Path) -> Result<Connection, Error> {
+    match hardened_vfs::register(hardened_vfs::Options::default()) {
+        // Somebody registered it with defaults of their own; ours come in the URI.
+        Ok(()) | Err(hardened_vfs::RegisterError::OtherOptions { .. }) => {}
+        Err(error) => return Err(Error::Register(error)),
+    }
+    hardened_vfs::forget_refusal_here();
+    let uri = uri(path, &options.vfs);
+    let connection =
+        Connection::open_with_flags_and_vfs(uri, options.flags(), hardened_vfs::NAME).map_err(|error| {
+            match hardened_vfs::last_refusal_here() {
+                Some(refusal) => Error::from(refusal),
+                None => of_rusqlite(path, &error),
+            }
+        })?;
+    // rusqlite sets a timeout of its own after SQLite's automatic extensions have run.
+    connection.busy_timeout(options.vfs.busy_timeout).map_err(|error| of_rusqlite(path, &error))?;
+    let read = match hardened_vfs::take_setup_here() {
+        Setup::Done => Ok(()),
+        Setup::Failed { code, message } => Err((code, message)),
+        // Nothing was set, so nothing has looked at the file yet.
+        _ => first_read(&connection),
+    };
+    match read {
+        Ok(()) => Ok(connection),
+        // Others hold a lock: the connection is good, and its next statement waits again.
+        Err((code, _)) if matches!(code & 0xff, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED) => Ok(connection),
+        Err((code, message)) => {
+            let report = report(&connection);
+            let _ = connection.close();
+            Err(unreadable(path, code, message, report.ok()))
+        }
+    }
+}
+
+/// A database that opened but could not be read.
+fn unreadable(path: &Path, code: i32, message: String, report: Option<Report>) -> Error {
+    let Some(report) = report else { return Error::of_code(path, code, message) };
+    let cause = match code & 0xff {
+        ffi::SQLITE_NOTADB | ffi::SQLITE_CORRUPT => format!("{message}: {}", report.file),
+        _ => message,
+    };
+    Error::of_code(path, code, cause).on_other_than_local(report.verdict.class != "local")
+}
+
+fn first_read(connection: &Connection) -> Result<(), (i32, String)> {
+    connection.query_row("PRAGMA schema_version", [], |_| Ok(())).map_err(|error| code_and_message(&error))
+}
+
+fn of_rusqlite(path: &Path, error: &rusqlite::Error) -> Error {
+    let (code, message) = code_and_message(error);
+    let error = Error::of_code(path, code, message);
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        return error.with_hint("a path cannot contain a zero byte");
+    }
+    error
+}
+
+fn code_and_message(error: &rusqlite::Error) -> (i32, String) {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, message) => {
+            (failure.extended_code, message.clone().unwrap_or_else(|| failure.to_string()))
+        }
+        other => (ffi::SQLITE_ERROR, other.to_string()),
+    }
+}

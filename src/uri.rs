@@ -1,0 +1,30 @@
+//! Paths as SQLite URIs (<https://www.sqlite.org/uri.html>).
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use hardened_vfs::Options;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
+/// Everything but what is certain to stand for itself; `/` separates.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// The URI that opens `path` with the VFS `hardened` and these options, whatever bytes the path is made of.
+///
+/// ```
+/// let options = "policy=delete".parse()?;
+/// let uri = hardened_sqlite::uri("/tmp/100% sure?.db".as_ref(), &options);
+/// assert_eq!(uri, "file:///tmp/100%25%20sure%3F.db?vfs=hardened&policy=delete");
+/// # Ok::<(), hardened_sqlite::OptionError>(())
+/// ```
+pub fn uri(path: &Path, options: &Options) -> String {
+    let scheme = if path.is_absolute() { "file://" } else { "file:" };
+    let path = percent_encode(path.as_os_str().as_bytes(), ESCAPED);
+    let mut uri = format!("{scheme}{path}?vfs={}", hardened_vfs::NAME);
+    let options = options.to_string();
+    if !options.is_empty() {
+        uri.push('&');
+        uri.push_str(&options);
+    }
+    uri
+}

@@ -1,0 +1,15 @@
+//! What the tests and benchmarks of `hardened` share: filesystems that can be counted, slowed,
+//! broken and stopped, real mounts that go away again, and the gates that decide whether a test can
+//! run on this machine.
+//!
+//! Invariant: nothing here outlives its guard. Dropping a mount releases every request it holds
+//! back and detaches it even if files on it are still open, so a failed test leaves no mount behind.
+
+#![deny(missing_docs)]
+
+mod detach;
+pub mod fault_vfs;
+pub mod fuse;
+pub mod mounts;
+pub mod require;
+mod rule;

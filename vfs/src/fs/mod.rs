@@ -1,0 +1,33 @@
+//! Which filesystem is this, and may WAL be used on it?
+//!
+//! The decision ([`decide`]) is pure: facts in, verdict out. The facts come from a thin probe that asks the kernel by
+//! mount id (statmount, else the mount table, else statfs) on the path as the kernel resolves it. Invariants:
+//!
+//! - Only filesystems on the allowlist of local ones are `Local`; what is not known is not.
+//! - Nothing behind a mount that is not known to be local is touched by the calling thread: such steps run in the
+//!   mount's [`lane`], and a server that does not answer costs the caller a bounded time and the process one thread.
+//! - The worse of the verdicts on the directory (it will hold -wal and -journal) and on the file itself counts.
+
+mod cache;
+mod classify;
+mod decide;
+mod facts;
+mod lane;
+mod mount_table;
+#[cfg(target_os = "linux")]
+mod probe;
+mod statmount;
+mod sync_folder;
+mod table;
+mod verdict;
+#[cfg(target_os = "linux")]
+mod walk;
+
+pub use classify::{NoAnswer, Problem, classify};
+pub(crate) use classify::{Place, known_local, place};
+pub use decide::{Facts, decide};
+pub use facts::MountFacts;
+pub use mount_table::{Mount, MountTable};
+pub use statmount::parse as parse_statmount;
+pub use sync_folder::{SyncFolder, recognise as recognise_sync_folder};
+pub use verdict::{Class, LockReach, Source, Verdict};

@@ -1,0 +1,71 @@
+//! A SQLite VFS that keeps databases safe below SQL.
+//!
+//! [`register`] puts a VFS named `hardened` over the process's default one. A database opened with `vfs=hardened` gets the
+//! right journal mode for its filesystem before anything is written: WAL with synchronous NORMAL on a local disk, a
+//! rollback journal with synchronous FULL, and no way to WAL, on network, FUSE, cluster, virtual-machine and unknown
+//! filesystems.
+//!
+//! ```
+//! hardened_vfs::register(hardened_vfs::Options::default())?;
+//! // Now: file:app.db?vfs=hardened
+//! # Ok::<(), hardened_vfs::RegisterError>(())
+//! ```
+//!
+//! Data flows one way: SQLite, [`shim`](self) (the FFI edge), policy, base VFS. The rooms: [`fs`] decides which filesystem
+//! a path is on, `policy` what that means, `setup` what is set on a new connection, [`format`](mod@format) reads SQLite's
+//! on-disk headers.
+
+#[cfg(not(unix))]
+compile_error!("hardened-vfs stands on SQLite's unix VFS");
+
+#[cfg(all(feature = "loadable", feature = "linked"))]
+compile_error!("`loadable` calls the host's SQLite and cannot be combined with `linked`");
+
+mod explain;
+pub mod format;
+pub mod fs;
+#[cfg(feature = "loadable")]
+pub mod host;
+mod main_file;
+mod notice;
+mod options;
+mod policy;
+mod refusal;
+mod report;
+mod setup;
+mod shim;
+
+pub use options::{FsChoice, KEYS, OptionError, Options, PolicyChoice, RESERVED_KEYS, RollbackJournal};
+pub use refusal::{Refusal, forget_refusal_here, last_refusal, last_refusal_here, next_failure_number};
+pub use report::{Report, VerdictReport};
+pub use setup::{Setup, take_setup_here};
+pub use shim::register::{NAME, RegisterError};
+
+/// Registers the VFS `hardened` with these options as the defaults of every database opened with it. Thread-safe; again
+/// with the same options is a success.
+///
+/// # Errors
+/// [`RegisterError`] if the base does not exist, or the name is registered with other options.
+#[cfg(not(feature = "loadable"))]
+pub fn register(options: Options) -> Result<(), RegisterError> {
+    shim::register::register_in(shim::sqlite::Api::linked(), NAME, options, false)
+}
+
+/// Like [`register`], and makes it the VFS of every open that names none. `sqlite3_shutdown` makes SQLite forget that, as
+/// it does for any VFS; calling this again sets it again.
+///
+/// # Errors
+/// As [`register`].
+#[cfg(not(feature = "loadable"))]
+pub fn register_default(options: Options) -> Result<(), RegisterError> {
+    shim::register::register_in(shim::sqlite::Api::linked(), NAME, options, true)
+}
+
+/// Like [`register`] under another name, so that several bases or sets of defaults can stand side by side.
+///
+/// # Errors
+/// As [`register`].
+#[cfg(not(feature = "loadable"))]
+pub fn register_as(name: &str, options: Options) -> Result<(), RegisterError> {
+    shim::register::register_in(shim::sqlite::Api::linked(), name, options, false)
+}

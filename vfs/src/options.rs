@@ -1,0 +1,238 @@
+//! What a user may choose, in one grammar for Rust, URI parameters and the environment.
+//!
+//! The grammar is that of a URI query: `key=value` pairs joined by `&`, percent-encoded. A key or a value that is not
+//! known is refused, never ignored: an option that silently does nothing is worse than an error.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Which journal mode the VFS chooses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PolicyChoice {
+    /// WAL on a local filesystem, a rollback journal with synchronous FULL everywhere else.
+    #[default]
+    Auto,
+    /// WAL wherever the file is. For a mount known to have one route and one host only.
+    Wal,
+    /// A rollback journal with synchronous FULL wherever the file is.
+    Delete,
+    /// A pure shim: no automatic pragma, nothing hidden, nothing refused.
+    Off,
+}
+
+/// What kind of filesystem the file is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FsChoice {
+    /// Ask the kernel.
+    #[default]
+    Auto,
+    /// Believe that it is local. The report says that the kernel was not believed.
+    Local,
+    /// Treat it as shared with other hosts.
+    Network,
+}
+
+/// The rollback journal used where WAL is not allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RollbackJournal {
+    /// The journal is deleted at the end of each transaction.
+    #[default]
+    Delete,
+    /// The journal is truncated to nothing.
+    Truncate,
+    /// The header of the journal is overwritten with zeros.
+    Persist,
+}
+
+/// A key or value that was not understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptionError {
+    /// The key as written.
+    pub key: String,
+    /// The value as written.
+    pub value: String,
+    /// What would have been accepted.
+    pub expected: String,
+}
+
+impl fmt::Display for OptionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "option `{}={}` is not valid: {}", self.key, self.value, self.expected)
+    }
+}
+
+impl std::error::Error for OptionError {}
+
+macro_rules! choice {
+    ($type:ty, $key:literal, $($word:literal => $variant:path),+) => {
+        impl FromStr for $type {
+            type Err = OptionError;
+
+            fn from_str(value: &str) -> Result<Self, OptionError> {
+                $(if value.eq_ignore_ascii_case($word) { return Ok($variant); })+
+                Err(OptionError {
+                    key: $key.into(),
+                    value: value.into(),
+                    expected: format!("expected one of {}", [$($word),+].join(", ")),
+                })
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($variant => $word),+ })
+            }
+        }
+    };
+}
+
+choice!(PolicyChoice, "policy", "auto" => PolicyChoice::Auto, "wal" => PolicyChoice::Wal,
+    "delete" => PolicyChoice::Delete, "off" => PolicyChoice::Off);
+choice!(FsChoice, "fs", "auto" => FsChoice::Auto, "local" => FsChoice::Local, "network" => FsChoice::Network);
+choice!(RollbackJournal, "journal", "delete" => RollbackJournal::Delete,
+    "truncate" => RollbackJournal::Truncate, "persist" => RollbackJournal::Persist);
+
+/// The keys that a URI or `HARDENED_OPTIONS` may name.
+pub const KEYS: [&str; 6] = ["policy", "fs", "journal", "busy_timeout", "fs_timeout", "base"];
+
+/// Keys kept for mechanisms that this version does not have. Naming one is an error: nobody may believe in a protection
+/// that is not there.
+pub const RESERVED_KEYS: [&str; 4] = ["guard", "checksum", "locks", "combine"];
+
+/// How the VFS treats the databases it opens.
+///
+/// ```
+/// use hardened_vfs::{Options, PolicyChoice};
+///
+/// let options: Options = "policy=delete&busy_timeout=5000".parse()?;
+/// assert_eq!(options.policy, PolicyChoice::Delete);
+/// assert_eq!(options.busy_timeout.as_millis(), 5000);
+/// assert!("policy=sometimes".parse::<Options>().is_err());
+/// # Ok::<(), hardened_vfs::OptionError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Which journal mode is chosen (`policy=`).
+    pub policy: PolicyChoice,
+    /// What kind of filesystem is assumed (`fs=`).
+    pub fs: FsChoice,
+    /// The rollback journal where WAL is not allowed (`journal=`).
+    pub journal: RollbackJournal,
+    /// How long a connection waits for a lock (`busy_timeout=`, milliseconds). Zero: not at all.
+    pub busy_timeout: Duration,
+    /// How long the filesystem may take to answer before the open is refused (`fs_timeout=`, milliseconds).
+    pub fs_timeout: Duration,
+    /// The VFS that does the file I/O (`base=`); the process's default one when `None`.
+    pub base: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            policy: PolicyChoice::default(),
+            fs: FsChoice::default(),
+            journal: RollbackJournal::default(),
+            busy_timeout: Duration::from_millis(2000),
+            fs_timeout: Duration::from_secs(10),
+            base: None,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults: everything automatic, a busy timeout of 2 s, ten seconds for the filesystem to answer.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets one option by its name in the grammar.
+    ///
+    /// # Errors
+    /// [`OptionError`] if the key is not known or the value is not one it takes.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), OptionError> {
+        match key {
+            "policy" => self.policy = value.parse()?,
+            "fs" => self.fs = value.parse()?,
+            "journal" => self.journal = value.parse()?,
+            "busy_timeout" => self.busy_timeout = milliseconds(key, value, 0)?,
+            "fs_timeout" => self.fs_timeout = milliseconds(key, value, 1)?,
+            "base" if value.is_empty() || value.contains('\0') => {
+                return Err(refuse(key, value, "expected the name of a registered VFS"));
+            }
+            "base" => self.base = Some(value.to_owned()),
+            _ if RESERVED_KEYS.contains(&key) => {
+                return Err(refuse(key, value, "this version of hardened does not have it yet"));
+            }
+            _ => return Err(refuse(key, value, &format!("the options are {}", KEYS.join(", ")))),
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Options {
+    type Err = OptionError;
+
+    fn from_str(text: &str) -> Result<Self, OptionError> {
+        let mut options = Options::default();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) =
+                pair.split_once('=').ok_or_else(|| refuse(pair, "", "expected key=value pairs joined by `&`"))?;
+            let key = decode(key)?;
+            let value = decode(value)?;
+            options.set(&key, &value)?;
+        }
+        Ok(options)
+    }
+}
+
+/// The same grammar back: what is not a default, in the order of [`KEYS`].
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let default = Options::default();
+        let mut pairs = Vec::new();
+        if self.policy != default.policy {
+            pairs.push(format!("policy={}", self.policy));
+        }
+        if self.fs != default.fs {
+            pairs.push(format!("fs={}", self.fs));
+        }
+        if self.journal != default.journal {
+            pairs.push(format!("journal={}", self.journal));
+        }
+        if self.busy_timeout != default.busy_timeout {
+            pairs.push(format!("busy_timeout={}", self.busy_timeout.as_millis()));
+        }
+        if self.fs_timeout != default.fs_timeout {
+            pairs.push(format!("fs_timeout={}", self.fs_timeout.as_millis()));
+        }
+        if let Some(base) = &self.base {
+            let base = percent_encoding::utf8_percent_encode(base, percent_encoding::NON_ALPHANUMERIC);
+            pairs.push(format!("base={base}"));
+        }
+        f.write_str(&pairs.join("&"))
+    }
+}
+
+fn refuse(key: &str, value: &str, expected: &str) -> OptionError {
+    OptionError { key: key.into(), value: value.into(), expected: expected.into() }
+}
+
+fn decode(text: &str) -> Result<String, OptionError> {
+    percent_encoding::percent_decode_str(text)
+        .decode_utf8()
+        .map(Into::into)
+        .map_err(|_| refuse(text, "", "expected UTF-8 behind the percent signs"))
+}
+
+/// sqlite3_busy_timeout takes a C int, so a longer wait could not be honoured.
+fn milliseconds(key: &str, value: &str, least: u64) -> Result<Duration, OptionError> {
+    match value.parse::<u64>() {
+        Ok(ms) if ms >= least && ms <= i32::MAX as u64 && !value.starts_with('+') => Ok(Duration::from_millis(ms)),
+        _ => Err(refuse(key, value, &format!("expected milliseconds from {least} to {}", i32::MAX))),
+    }
+}

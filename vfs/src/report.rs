@@ -1,0 +1,138 @@
+//! What was seen, what was chosen, what was overridden: for people and for programs.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fs::Verdict;
+
+/// The verdict in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct VerdictReport {
+    /// `local`, `fuse`, `vm-shared`, `cluster`, `network` or `unknown`.
+    pub class: String,
+    /// Whether WAL is safe there.
+    pub wal: bool,
+    /// The filesystem's name: `ext4`, `nfs4`, `fuse.sshfs`.
+    pub filesystem: String,
+    /// What is mounted.
+    pub source: Option<String>,
+    /// Where.
+    pub mount_point: Option<String>,
+    /// The mount options that matter.
+    pub options: Vec<String>,
+    /// Whom locks are seen by.
+    pub locks: String,
+    /// Why.
+    pub reason: String,
+    /// What else to know.
+    pub warnings: Vec<String>,
+    /// Where the facts came from: `statmount`, `mountinfo`, `statfs`, `override`, `base VFS`, `nothing`.
+    pub from: String,
+}
+
+impl From<&Verdict> for VerdictReport {
+    fn from(verdict: &Verdict) -> Self {
+        VerdictReport {
+            class: verdict.class.name().into(),
+            wal: verdict.wal,
+            filesystem: verdict.filesystem.clone(),
+            source: verdict.source.clone(),
+            mount_point: verdict.mount_point.as_ref().map(|point| point.display().to_string()),
+            options: verdict.options.clone(),
+            locks: verdict.locks.name().into(),
+            reason: verdict.reason.clone(),
+            warnings: verdict.warnings.clone(),
+            from: verdict.from.name().into(),
+        }
+    }
+}
+
+/// What one connection does with one database, as `PRAGMA hardened_report` answers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The database, without links. Bytes that are not UTF-8 are replaced.
+    pub path: String,
+    /// Where it is.
+    pub verdict: VerdictReport,
+    /// The rule in force: `WAL, synchronous NORMAL`, `DELETE, synchronous FULL`, `off`.
+    pub policy: String,
+    /// Why this rule.
+    pub reason: String,
+    /// What the user decided against the verdict.
+    pub overridden: Vec<String>,
+    /// `read-write`, `read-only`, `immutable` or `nolock`.
+    pub access: String,
+    /// What page 1 says: `SQLite database, ...`, or what the file seems to be instead.
+    pub file: String,
+    /// The journal mode in force, if it could be read.
+    pub journal_mode: Option<String>,
+    /// The synchronous level in force: `OFF`, `NORMAL`, `FULL`, `EXTRA`.
+    pub synchronous: Option<String>,
+    /// The busy timeout in force, in milliseconds.
+    pub busy_timeout: Option<u32>,
+    /// What happened at open and since, once each.
+    pub notes: Vec<String>,
+    /// The VFS that does the file I/O.
+    pub base: String,
+    /// The version of the SQLite library.
+    pub sqlite: String,
+    /// The version of this crate.
+    pub hardened: String,
+}
+
+impl Report {
+    /// Reads the answer of `PRAGMA hardened_report`.
+    ///
+    /// # Errors
+    /// If the text is not such an answer.
+    pub fn from_json(text: &str) -> Result<Report, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// The report as one line of JSON.
+    pub fn to_json(&self) -> String {
+        // Strings and numbers only: there is nothing that could fail.
+        serde_json::to_string(self).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = &self.verdict;
+        writeln!(f, "database     {} ({})", self.path, self.access)?;
+        write!(f, "filesystem   {} ({})", verdict.filesystem, verdict.class)?;
+        if let Some(point) = &verdict.mount_point {
+            write!(f, " at {point}")?;
+        }
+        if let Some(source) = &verdict.source {
+            write!(f, " from {source}")?;
+        }
+        if !verdict.options.is_empty() {
+            write!(f, ", {}", verdict.options.join(","))?;
+        }
+        writeln!(f)?;
+        writeln!(f, "file         {}", self.file)?;
+        writeln!(f, "verdict      {}", verdict.reason)?;
+        writeln!(f, "policy       {}: {}", self.policy, self.reason)?;
+        let unknown = "unknown".to_owned();
+        write!(
+            f,
+            "in force     journal_mode {}, synchronous {}",
+            self.journal_mode.as_ref().unwrap_or(&unknown),
+            self.synchronous.as_ref().unwrap_or(&unknown)
+        )?;
+        if let Some(timeout) = self.busy_timeout {
+            write!(f, ", busy_timeout {timeout} ms")?;
+        }
+        for (title, lines) in [("overridden", &self.overridden), ("warning", &verdict.warnings), ("note", &self.notes)]
+        {
+            for line in lines {
+                write!(f, "\n{title:<12} {line}")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! An open file of the base VFS.
+//!
+//! Invariant: from a successful [`BaseFile::open`] to [`BaseFile::close`] `file` points to memory of at least the base's
+//! szOsFile bytes, and its pMethods is not null.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ffi::{c_char, c_int, c_void};
+
+use libsqlite3_sys as ffi;
+
+/// sqlite3_file structures hold pointers and 64-bit integers.
+const ALIGN: usize = 16;
+
+pub(crate) struct BaseFile {
+    file: *mut ffi::sqlite3_file,
+    layout: Layout,
+}
+
+macro_rules! call {
+    ($self:ident . $method:ident ( $($argument:expr),* ) or $missing:expr) => {{
+        // SAFETY: the invariant of the module; the method belongs to this file, and the arguments are those SQLite gave us
+        // under the contract of the same method (https://www.sqlite.org/c3ref/io_methods.html).
+        unsafe {
+            match (*(*$self.file).pMethods).$method {
+                Some(method) => method($self.file $(, $argument)*),
+                None => $missing,
+            }
+        }
+    }};
+}
+
+impl BaseFile {
+    /// Opens `name` in `vfs`.
+    ///
+    /// # Safety
+    /// `vfs` must be registered, `name` and `out_flags` as SQLite hands them to xOpen.
+    pub(crate) unsafe fn open(
+        vfs: *mut ffi::sqlite3_vfs,
+        name: ffi::sqlite3_filename,
+        flags: c_int,
+        out_flags: *mut c_int,
+    ) -> Result<BaseFile, c_int> {
+        // SAFETY: a registered VFS has a valid szOsFile and xOpen. The memory is zeroed, so that a VFS that leaves
+        // pMethods unset on failure leaves it null.
+        unsafe {
+            let size = usize::try_from((*vfs).szOsFile).unwrap_or(0).max(size_of::<ffi::sqlite3_file>());
+            let layout = Layout::from_size_align(size, ALIGN).map_err(|_| ffi::SQLITE_NOMEM)?;
+            let file = alloc_zeroed(layout).cast::<ffi::sqlite3_file>();
+            if file.is_null() {
+                return Err(ffi::SQLITE_NOMEM);
+            }
+            let base = BaseFile { file, layout };
+            let Some(open) = (*vfs).xOpen else { return Err(ffi::SQLITE_ERROR) };
+            let code = open(vfs, name, file, flags, out_flags);
+            if code == ffi::SQLITE_OK && !(*file).pMethods.is_null() {
+                return Ok(base);
+            }
+            // A failed xOpen that set pMethods wants xClose (https://www.sqlite.org/c3ref/vfs.html).
+            if !(*file).pMethods.is_null() {
+                base.close();
+            }
+            Err(if code == ffi::SQLITE_OK { ffi::SQLITE_ERROR } else { code })
+        }
+    }
+
+    pub(crate) fn methods(&self) -> &ffi::sqlite3_io_methods {
+        // SAFETY: the invariant of the module; a VFS's methods are static.
+        unsafe { &*(*self.file).pMethods }
+    }
+
+    /// Closes the file. Afterwards nothing but dropping is allowed.
+    pub(crate) fn close(&self) -> c_int {
+        call!(self.xClose() or ffi::SQLITE_OK)
+    }
+
+    /// # Safety
+    /// `buffer` must have room for `amount` bytes.
+    pub(crate) unsafe fn read(&self, buffer: *mut c_void, amount: c_int, offset: i64) -> c_int {
+        call!(self.xRead(buffer, amount, offset) or ffi::SQLITE_IOERR_READ)
+    }
+
+    /// # Safety
+    /// `buffer` must hold `amount` bytes.
+    pub(crate) unsafe fn write(&self, buffer: *const c_void, amount: c_int, offset: i64) -> c_int {
+        call!(self.xWrite(buffer, amount, offset) or ffi::SQLITE_IOERR_WRITE)
+    }
+
+    pub(crate) fn truncate(&self, size: i64) -> c_int {
+        call!(self.xTruncate(size) or ffi::SQLITE_IOERR_TRUNCATE)
+    }
+
+    pub(crate) fn sync(&self, flags: c_int) -> c_int {
+        call!(self.xSync(flags) or ffi::SQLITE_IOERR_FSYNC)
+    }
+
+    /// # Safety
+    /// `size` must point to a 64-bit integer.
+    pub(crate) unsafe fn file_size(&self, size: *mut i64) -> c_int {
+        call!(self.xFileSize(size) or ffi::SQLITE_IOERR_FSTAT)
+    }
+
+    pub(crate) fn lock(&self, level: c_int) -> c_int {
+        call!(self.xLock(level) or ffi::SQLITE_OK)
+    }
+
+    pub(crate) fn unlock(&self, level: c_int) -> c_int {
+        call!(self.xUnlock(level) or ffi::SQLITE_OK)
+    }
+
+    /// # Safety
+    /// `result` must point to an integer.
+    pub(crate) unsafe fn check_reserved_lock(&self, result: *mut c_int) -> c_int {
+        call!(self.xCheckReservedLock(result) or ffi::SQLITE_IOERR_CHECKRESERVEDLOCK)
+    }
+
+    /// # Safety
+    /// `argument` must be what the opcode asks for.
+    pub(crate) unsafe fn file_control(&self, op: c_int, argument: *mut c_void) -> c_int {
+        call!(self.xFileControl(op, argument) or ffi::SQLITE_NOTFOUND)
+    }
+
+    pub(crate) fn sector_size(&self) -> c_int {
+        call!(self.xSectorSize() or 4096)
+    }
+
+    pub(crate) fn device_characteristics(&self) -> c_int {
+        call!(self.xDeviceCharacteristics() or 0)
+    }
+
+    /// # Safety
+    /// `region` must point to a pointer.
+    pub(crate) unsafe fn shm_map(&self, page: c_int, size: c_int, extend: c_int, region: *mut *mut c_void) -> c_int {
+        call!(self.xShmMap(page, size, extend, region.cast()) or ffi::SQLITE_IOERR_SHMMAP)
+    }
+
+    pub(crate) fn shm_lock(&self, offset: c_int, count: c_int, flags: c_int) -> c_int {
+        call!(self.xShmLock(offset, count, flags) or ffi::SQLITE_IOERR_SHMLOCK)
+    }
+
+    pub(crate) fn shm_barrier(&self) {
+        call!(self.xShmBarrier() or ());
+    }
+
+    pub(crate) fn shm_unmap(&self, delete: c_int) -> c_int {
+        call!(self.xShmUnmap(delete) or ffi::SQLITE_OK)
+    }
+
+    /// # Safety
+    /// `page` must point to a pointer.
+    pub(crate) unsafe fn fetch(&self, offset: i64, amount: c_int, page: *mut *mut c_void) -> c_int {
+        call!(self.xFetch(offset, amount, page) or ffi::SQLITE_OK)
+    }
+
+    /// # Safety
+    /// `page` must be null or come from [`BaseFile::fetch`] at the same offset.
+    pub(crate) unsafe fn unfetch(&self, offset: i64, page: *mut c_void) -> c_int {
+        call!(self.xUnfetch(offset, page) or ffi::SQLITE_OK)
+    }
+
+    /// Reads `buffer.len()` bytes; the result code, SQLITE_IOERR_SHORT_READ if there were fewer.
+    pub(crate) fn read_into(&self, buffer: &mut [u8], offset: i64) -> c_int {
+        let Ok(amount) = c_int::try_from(buffer.len()) else { return ffi::SQLITE_IOERR_READ };
+        // SAFETY: `amount` is the length of the buffer.
+        unsafe { self.read(buffer.as_mut_ptr().cast(), amount, offset) }
+    }
+}
+
+impl Drop for BaseFile {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout in `open`, and closed by whoever drops it.
+        unsafe { dealloc(self.file.cast(), self.layout) }
+    }
+}
+
+/// Asks the base whether a file exists and is not empty.
+///
+/// # Safety
+/// `vfs` must be registered, `name` a C string.
+pub(crate) unsafe fn exists(vfs: *mut ffi::sqlite3_vfs, name: *const c_char) -> bool {
+    let mut found = 0;
+    // SAFETY: the contract of xAccess with arguments that live across the call.
+    unsafe {
+        match (*vfs).xAccess {
+            Some(access) => {
+                access(vfs, name, ffi::SQLITE_ACCESS_EXISTS, &raw mut found) == ffi::SQLITE_OK && found != 0
+            }
+            None => false,
+        }
+    }
+}

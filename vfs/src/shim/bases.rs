@@ -1,0 +1,63 @@
+//! Which base VFS does the I/O for which database.
+//!
+//! One base belongs to the registration. A database may name another in its URI; its journals are then deleted and looked
+//! for by name alone, so the names of such databases are remembered while they are open.
+
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use libsqlite3_sys as ffi;
+
+use super::register::name_of;
+
+struct Own {
+    name: Vec<u8>,
+    base: usize,
+}
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static OWN: Mutex<Vec<Own>> = Mutex::new(Vec::new());
+
+/// Remembers a base of its own for a database until dropped.
+pub(crate) struct Remembered(Vec<u8>);
+
+pub(crate) fn remember(name: &CStr, base: *mut ffi::sqlite3_vfs) -> Remembered {
+    let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+    own.push(Own { name: name.to_bytes().to_vec(), base: base as usize });
+    COUNT.store(own.len(), Ordering::Release);
+    Remembered(name.to_bytes().to_vec())
+}
+
+impl Drop for Remembered {
+    fn drop(&mut self) {
+        let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = own.iter().position(|own| own.name == self.0) {
+            own.remove(index);
+        }
+        COUNT.store(own.len(), Ordering::Release);
+    }
+}
+
+/// Whether no open database has a base of its own.
+pub(crate) fn none() -> bool {
+    COUNT.load(Ordering::Acquire) == 0
+}
+
+/// The base of the open database that this file belongs to: itself, its journal, its WAL or a super-journal.
+pub(crate) fn of(name: &CStr) -> Option<*mut ffi::sqlite3_vfs> {
+    let own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+    own.iter()
+        .find(|own| {
+            name.to_bytes()
+                .strip_prefix(own.name.as_slice())
+                .is_some_and(|rest| matches!(rest, b"" | b"-journal" | b"-wal") || rest.starts_with(b"-mj"))
+        })
+        .map(|own| own.base as *mut ffi::sqlite3_vfs)
+}
+
+/// Whether a VFS does its I/O on the operating system's files under the names it is given.
+pub(crate) fn is_native(vfs: *mut ffi::sqlite3_vfs) -> bool {
+    let name = name_of(vfs);
+    name == "unix" || name.starts_with("unix-")
+}

@@ -1,0 +1,282 @@
+//! File controls: pragmas, our own opcode, and the writes that the policy does not let through.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::Arc;
+
+use libsqlite3_sys as ffi;
+
+use super::base::BaseFile;
+use super::connection::Borrowed;
+use super::file::{Kind, State, state};
+use crate::format::database::Header;
+use crate::main_file::MainFile;
+use crate::policy::{self, Answer, Rule};
+use crate::report::{Report, VerdictReport};
+
+/// Asks a file, through whatever lies above ours, which database of ours it is. Applications may define opcodes above
+/// 100 (https://www.sqlite.org/c3ref/file_control.html).
+pub(crate) const WHO: c_int = 0x4841_5244;
+
+/// The argument of [`WHO`]. `copy` tells two copies of this crate in one process apart.
+#[repr(C)]
+pub(crate) struct Who {
+    copy: *const c_void,
+    /// The file as SQLite knows it, and its database; the answer.
+    pub(crate) file: *mut ffi::sqlite3_file,
+    main: Option<Arc<MainFile>>,
+}
+
+static COPY: u8 = 0;
+
+impl Who {
+    pub(crate) fn question() -> Who {
+        Who { copy: (&raw const COPY).cast(), file: std::ptr::null_mut(), main: None }
+    }
+
+    /// Asks `file`.
+    ///
+    /// # Safety
+    /// `file` must be an open file of any VFS.
+    pub(crate) unsafe fn ask(mut self, file: *mut ffi::sqlite3_file) -> Option<Arc<MainFile>> {
+        // SAFETY: a file control with an opcode that other files answer with SQLITE_NOTFOUND.
+        unsafe {
+            if let Some(control) = (*(*file).pMethods).xFileControl {
+                control(file, WHO, (&raw mut self).cast());
+            }
+        }
+        self.main
+    }
+
+    pub(crate) fn answered(self) -> Option<(Arc<MainFile>, *mut ffi::sqlite3_file)> {
+        let file = self.file;
+        self.main.map(|main| (main, file))
+    }
+}
+
+/// xFileControl.
+///
+/// # Safety
+/// `file` must be open and ours, `argument` what `op` asks for.
+pub(crate) unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, argument: *mut c_void) -> c_int {
+    // SAFETY: see above.
+    let state = unsafe { state(file) };
+    if op == WHO {
+        // SAFETY: only `Who` is sent with this opcode; a copy of the crate that is not ours is told nothing.
+        unsafe {
+            let who = argument.cast::<Who>();
+            if who.is_null() || !std::ptr::eq((*who).copy, (&raw const COPY).cast()) {
+                return ffi::SQLITE_NOTFOUND;
+            }
+            (*who).file = file;
+            (*who).main = state.main().cloned();
+        }
+        return ffi::SQLITE_OK;
+    }
+    let Some(base) = &state.base else { return ffi::SQLITE_NOTFOUND };
+    if let Kind::Main(main) = &state.kind {
+        match op {
+            ffi::SQLITE_FCNTL_PRAGMA => {
+                // SAFETY: https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html#sqlitefcntlpragma
+                if let Some(code) = unsafe { pragma(state, main, argument.cast()) } {
+                    return code;
+                }
+            }
+            ffi::SQLITE_FCNTL_PDB => {
+                // The address of the connection's handle, which lives as long as the file.
+                main.remember_connection(argument as usize);
+            }
+            ffi::SQLITE_FCNTL_BEGIN_ATOMIC_WRITE => {
+                // SAFETY: passed on as it came.
+                let code = unsafe { base.file_control(op, argument) };
+                main.set_atomic_batch(code == ffi::SQLITE_OK);
+                return code;
+            }
+            ffi::SQLITE_FCNTL_COMMIT_ATOMIC_WRITE | ffi::SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE => {
+                main.set_atomic_batch(false);
+            }
+            _ => {}
+        }
+    }
+    // SAFETY: passed on as it came.
+    unsafe { base.file_control(op, argument) }
+}
+
+/// Answers a pragma, or leaves it to SQLite and the base (`None`).
+///
+/// # Safety
+/// `argument` must be the array of strings that SQLITE_FCNTL_PRAGMA comes with.
+unsafe fn pragma(state: &State, main: &MainFile, argument: *mut *mut c_char) -> Option<c_int> {
+    // SAFETY: element 1 is the pragma's name, element 2 its value or null.
+    let (name, value) = unsafe {
+        let name = CStr::from_ptr(*argument.add(1)).to_str().ok()?;
+        let value = *argument.add(2);
+        (name, if value.is_null() { None } else { Some(CStr::from_ptr(value).to_str().ok()?) })
+    };
+    if !policy::is_ours(name) {
+        return None;
+    }
+    let reply = policy::answer(&main.policy(), name, value, main.exclusive());
+    if let Some(exclusive) = reply.exclusive {
+        main.set_exclusive(exclusive);
+    }
+    let length = value.map_or(0, str::len);
+    if let Some((kind, remark)) = reply.remark {
+        main.warn(kind, remark);
+    }
+    match reply.answer {
+        Answer::Pass => None,
+        Answer::Instead(text) => {
+            debug_assert!(text.len() <= length, "a replacement must fit");
+            if text.len() <= length {
+                // SAFETY: the value is a heap string of SQLite's own that it hands out as `char*` and reads again after we
+                // answer SQLITE_NOTFOUND; the replacement is not longer.
+                unsafe {
+                    let target = (*argument.add(2)).cast::<u8>();
+                    std::ptr::copy_nonoverlapping(text.as_ptr(), target, text.len());
+                    *target.add(text.len()) = 0;
+                }
+            }
+            None
+        }
+        Answer::Swallow => Some(ffi::SQLITE_OK),
+        Answer::Report => {
+            let text = report(state, main).to_json();
+            let copy = state.registration.api.copy_out(&text);
+            if copy.is_null() {
+                return Some(ffi::SQLITE_NOMEM);
+            }
+            // SAFETY: element 0 takes a string that SQLite frees.
+            unsafe { *argument = copy };
+            Some(ffi::SQLITE_OK)
+        }
+    }
+}
+
+/// What is in force now on the connection that asks.
+fn report(state: &State, main: &MainFile) -> Report {
+    let policy = main.policy();
+    let mut report = Report {
+        path: main.path.display().to_string(),
+        verdict: VerdictReport::from(&*main.verdict),
+        policy: policy.to_string(),
+        reason: policy.reason,
+        overridden: policy.overridden,
+        access: main.access.name().into(),
+        file: state.base.as_ref().map_or_else(String::new, describe),
+        journal_mode: None,
+        synchronous: None,
+        busy_timeout: None,
+        notes: main.notes(),
+        base: main.base.clone(),
+        sqlite: state.registration.api.version(),
+        hardened: env!("CARGO_PKG_VERSION").into(),
+    };
+    let address = main.connection_address() as *const *mut ffi::sqlite3;
+    if address.is_null() {
+        return report;
+    }
+    // SAFETY: SQLITE_FCNTL_PDB came with the address of the handle in the b-tree that owns this open file.
+    let db = unsafe { *address };
+    // SAFETY: the connection that asks is the one whose pager sent SQLITE_FCNTL_PDB; its mutex is held and recursive, and
+    // SQLite prepares statements inside a prepare itself (virtual tables do).
+    let connection = unsafe { Borrowed::new(&state.registration.api, db) };
+    let Some(schema) = schema_of(&connection, main) else { return report };
+    let ask = |pragma: &str| {
+        let rows = connection.rows(&format!("PRAGMA \"{}\".{pragma}", schema.replace('"', "\"\""))).ok()?;
+        rows.into_iter().next().and_then(|[first, _]| first)
+    };
+    report.journal_mode = ask("journal_mode");
+    report.synchronous = ask("synchronous").map(|level| match level.as_str() {
+        "0" => "OFF".to_owned(),
+        "1" => "NORMAL".to_owned(),
+        "2" => "FULL".to_owned(),
+        "3" => "EXTRA".to_owned(),
+        _ => level,
+    });
+    report.busy_timeout = ask("busy_timeout").and_then(|timeout| timeout.parse().ok());
+    report
+}
+
+/// What page 1 says.
+fn describe(base: &BaseFile) -> String {
+    let (mut size, mut page) = (0, [0_u8; 512]);
+    // SAFETY: a pointer to a 64-bit integer.
+    if unsafe { base.file_size(&raw mut size) } != ffi::SQLITE_OK {
+        return "its size cannot be read".into();
+    }
+    let Some(page) = usize::try_from(size).ok().map(|size| size.min(page.len())).and_then(|have| page.get_mut(..have))
+    else {
+        return "its size is not a size".into();
+    };
+    if page.is_empty() {
+        return "empty: a database without tables".into();
+    }
+    if base.read_into(page, 0) != ffi::SQLITE_OK {
+        return "page 1 cannot be read".into();
+    }
+    match Header::parse(page) {
+        Ok(header) => format!(
+            "SQLite database of {} pages of {} bytes, {}",
+            header
+                .trusted_page_count()
+                .map_or_else(|| (size / i64::from(header.page_size)).to_string(), |n| n.to_string()),
+            header.page_size,
+            if header.is_wal() { "marked for WAL" } else { "marked for a rollback journal" }
+        ),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The name under which the asking connection knows this database.
+fn schema_of(connection: &Borrowed<'_>, main: &MainFile) -> Option<String> {
+    let schemas = connection.rows("SELECT name, file FROM pragma_database_list").ok()?;
+    schemas.into_iter().find_map(|[name, _]| {
+        let name = name?;
+        connection.who(&name).filter(|found| std::ptr::eq(Arc::as_ptr(found), main)).map(|_| name)
+    })
+}
+
+/// Whether a page 1 says WAL (bytes 18 and 19, https://www.sqlite.org/fileformat2.html#file_format_version_numbers).
+///
+/// # Safety
+/// `page` must hold 20 bytes.
+pub(crate) unsafe fn is_stamped_wal(page: *const c_void) -> bool {
+    // SAFETY: see above.
+    unsafe { *page.cast::<u8>().add(18) == 2 || *page.cast::<u8>().add(19) == 2 }
+}
+
+/// Writes page 1 of a database that must not become WAL: a copy of a WAL database made by the backup API brings the stamp
+/// with it. The change counter moves on, so that the pager reads the page again and sees what is on disk.
+pub(crate) fn write_unstamped(base: &BaseFile, main: &MainFile, page: &[u8]) -> c_int {
+    let mut copy = Vec::new();
+    let (Some(counter), Ok(amount)) = (page.get(24..28), c_int::try_from(page.len())) else {
+        return ffi::SQLITE_IOERR_WRITE;
+    };
+    let next = u32::from_be_bytes([counter[0], counter[1], counter[2], counter[3]]).wrapping_add(1).to_be_bytes();
+    if copy.try_reserve_exact(page.len()).is_err() {
+        return ffi::SQLITE_IOERR_NOMEM;
+    }
+    copy.extend_from_slice(page);
+    copy[18] = 1;
+    copy[19] = 1;
+    copy[24..28].copy_from_slice(&next);
+    copy[92..96].copy_from_slice(&next);
+    main.warn(
+        "stamp",
+        format!("a page 1 that says WAL was written with the rollback mark instead: {}", main.policy().reason),
+    );
+    // SAFETY: the copy holds `amount` bytes.
+    unsafe { base.write(copy.as_ptr().cast(), amount, 0) }
+}
+
+/// The last line against journal_mode OFF and MEMORY.
+pub(crate) fn refuse_unjournalled_write(main: &MainFile) -> c_int {
+    debug_assert!(main.policy().rule != Rule::Off);
+    main.warn(
+        "unjournalled",
+        "a write was refused: the journal_mode is OFF or MEMORY, so a crash now would corrupt the database; set \
+         journal_mode DELETE (or policy=off if it may be lost)"
+            .into(),
+    );
+    ffi::SQLITE_IOERR_WRITE
+}

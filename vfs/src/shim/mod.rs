@@ -1,0 +1,20 @@
+//! The FFI edge: sqlite3_vfs and sqlite3_io_methods.
+//!
+//! Everything that SQLite calls is here, and so is every call to SQLite. No panic leaves it, no pointer that SQLite owns
+//! is kept longer than SQLite promises, and no memory of SQLite's allocator is kept at all.
+
+pub(crate) mod auto;
+pub(crate) mod base;
+pub(crate) mod bases;
+pub(crate) mod connection;
+pub(crate) mod control;
+pub(crate) mod convert;
+pub(crate) mod edge;
+pub(crate) mod file;
+pub(crate) mod methods;
+pub(crate) mod open;
+pub(crate) mod register;
+pub(crate) mod sqlite;
+#[cfg(target_os = "linux")]
+pub(crate) mod statmount;
+pub(crate) mod vfs;
