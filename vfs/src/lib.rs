@@ -69,3 +69,35 @@ pub fn register_default(options: Options) -> Result<(), RegisterError> {
 pub fn register_as(name: &str, options: Options) -> Result<(), RegisterError> {
     shim::register::register_in(shim::sqlite::Api::linked(), name, options, false)
 }
+
+/// What the VFS would do with a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outlook {
+    /// `WAL, synchronous NORMAL`, `DELETE, synchronous FULL` or `off`.
+    pub policy: String,
+    /// Why.
+    pub reason: String,
+    /// Whether WAL databases stay WAL databases.
+    pub wal: bool,
+    /// Whether a WAL database found there may be converted after taking its exclusive lock, because that lock would meet
+    /// everybody else's.
+    pub convertible: bool,
+}
+
+/// What the VFS would do with a database on this filesystem, opened with these options over a base with shared memory.
+///
+/// ```
+/// let verdict = hardened_vfs::fs::classify("/".as_ref(), std::time::Duration::from_secs(10))?;
+/// println!("{}", hardened_vfs::outlook(&hardened_vfs::Options::default(), &verdict).policy);
+/// # Ok::<(), hardened_vfs::fs::Problem>(())
+/// ```
+pub fn outlook(options: &Options, verdict: &fs::Verdict) -> Outlook {
+    let policy = policy::Policy::settle(options, verdict, true);
+    Outlook {
+        policy: policy.to_string(),
+        wal: !policy.hides_shared_memory(),
+        convertible: policy::exclusive_lock_is_proof(verdict),
+        reason: policy.reason,
+    }
+}

@@ -1,13 +1,14 @@
-//! The `hardened` command: SQL on databases opened through the hardened VFS.
+//! The `hardened` command: SQL on databases opened through the hardened VFS, and what it would do where.
 //!
 //! Invariant: results go to standard output and everything else to standard error, where no byte of a database
 //! reaches the terminal unescaped. The exit code tells the outcome, as [`EXIT_CODES`] says.
 
+mod doctor;
+mod examine;
 mod failure;
 mod json;
 mod sql;
 mod table;
-// WIRE(doctor): `mod doctor;`
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
@@ -34,20 +35,21 @@ struct Cli {
 enum Command {
     #[command(after_help = EXIT_CODES)]
     Sql(sql::Args),
-    // WIRE(doctor): `Doctor(doctor::Args),`
+    #[command(after_help = doctor::EXIT_CODES)]
+    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let mut out = BufWriter::new(io::stdout().lock());
     let outcome = match command {
-        Command::Sql(args) => sql::run(&args, &mut out),
-        // WIRE(doctor): `Command::Doctor(args) => doctor::run(&args, &mut out),`
+        Command::Sql(args) => sql::run(&args, &mut out).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => doctor::run(&args, &mut out),
     };
     // What was printed before a failure belongs above its message.
     let flushed = out.flush().map_err(Failure::Output);
-    match outcome.and(flushed) {
-        Ok(()) => ExitCode::SUCCESS,
+    match outcome.and_then(|code| flushed.map(|()| code)) {
+        Ok(code) => code,
         Err(failure) if failure.is_closed_output() => ExitCode::SUCCESS,
         Err(failure) => {
             // Nothing is left to tell about a standard error that takes no bytes.

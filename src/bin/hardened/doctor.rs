@@ -1,0 +1,109 @@
+//! `hardened doctor`: what is this filesystem, what would hardened do there and why, and in what state is the database.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use hardened_sqlite::VerdictReport;
+use serde_json::json;
+
+use crate::examine::{Examination, Finding, Level, examine};
+use crate::failure::Failure;
+use crate::table::printable;
+
+/// The end of the help text.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0  nothing to do
+  1  at least one warning: it works, but something should be changed
+  2  the command line could not be understood
+  3  at least one problem: a database cannot be opened or trusted";
+
+/// Examines databases and the filesystems they are on, without changing anything.
+///
+/// A path may name a database, a file that does not exist yet, or a directory.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Args {
+    /// Databases or directories
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// One JSON document a path, each on a line of its own
+    #[arg(long)]
+    json: bool,
+    /// How long a filesystem may take to answer
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    fs_timeout: u64,
+}
+
+/// Examines and prints; the exit code is that of the worst finding.
+pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<ExitCode, Failure> {
+    let mut worst = Level::Note;
+    for (index, path) in args.paths.iter().enumerate() {
+        let examination = examine(path, Duration::from_millis(args.fs_timeout));
+        worst = examination.findings.iter().map(|finding| finding.level).fold(worst, Level::max);
+        let text = if args.json {
+            format!("{}\n", as_json(&examination))
+        } else {
+            format!("{}{}", if index > 0 { "\n" } else { "" }, as_text(&examination))
+        };
+        out.write_all(text.as_bytes()).map_err(Failure::Output)?;
+    }
+    Ok(ExitCode::from(match worst {
+        Level::Note => 0,
+        Level::Warning => 1,
+        Level::Problem => 3,
+    }))
+}
+
+fn as_text(examination: &Examination) -> String {
+    let mut lines = vec![printable(examination.path.as_os_str().as_encoded_bytes())];
+    let mut line = |name: &str, text: String| lines.push(format!("  {name:<12}{}", printable(text.as_bytes())));
+    if let Some(verdict) = &examination.verdict {
+        let mut text = format!("{} ({})", verdict.filesystem, verdict.class);
+        if let Some(point) = &verdict.mount_point {
+            text.push_str(&format!(" at {}", point.display()));
+        }
+        if let Some(source) = &verdict.source {
+            text.push_str(&format!(" from {source}"));
+        }
+        if !verdict.options.is_empty() {
+            text.push_str(&format!(", options {}", verdict.options.join(",")));
+        }
+        line("filesystem", text);
+        line("locks", format!("seen by {}", verdict.locks.name()));
+    }
+    if let Some(outlook) = &examination.outlook {
+        line("hardened", format!("{}: {}", outlook.policy, outlook.reason));
+    }
+    for (name, text) in &examination.files {
+        line(name, text.clone());
+    }
+    if let Some(space) = examination.free_space {
+        line("free space", format!("{} MiB", space >> 20));
+    }
+    for Finding { level, text, hint } in &examination.findings {
+        line(level.name(), text.clone());
+        if let Some(hint) = hint {
+            line("", format!("-> {hint}"));
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+fn as_json(examination: &Examination) -> serde_json::Value {
+    json!({
+        "path": examination.path.to_string_lossy(),
+        "verdict": examination.verdict.as_ref().map(VerdictReport::from),
+        "policy": examination.outlook.as_ref().map(|outlook| &outlook.policy),
+        "reason": examination.outlook.as_ref().map(|outlook| &outlook.reason),
+        "files": examination.files.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "free_space": examination.free_space,
+        "findings": examination.findings.iter().map(|finding| json!({
+            "level": finding.level.name(),
+            "text": finding.text,
+            "hint": finding.hint,
+        })).collect::<Vec<_>>(),
+    })
+}
