@@ -236,5 +236,12 @@ fn fall_back(tries: &Tries<'_>, disk: &dyn Disk, main: &MainFile, already: bool,
     }
     tries.set(main, &format!("PRAGMA main.journal_mode={}", main.options.journal));
     tries.synchronous(main, Synchronous::Full);
-    main.warn("wal", format!("the filesystem refuses WAL, so the database stays in DELETE mode: {cause}"));
+    if disk.stamped_wal() {
+        main.warn(
+            "wal",
+            format!("the filesystem refuses WAL, and the mark in the database could not be taken back: {cause}"),
+        );
+    } else {
+        main.warn("wal", format!("the filesystem refuses WAL, so the database stays in DELETE mode: {cause}"));
+    }
 }
