@@ -116,7 +116,8 @@ impl Error {
         let mut detail = Detail { path: path.to_owned(), code, cause, hint: None, not_local: false, number };
         match code & 0xff {
             ffi::SQLITE_NOTADB => {
-                detail.hint = Some("check the name; the file was not changed".into());
+                detail.hint =
+                    Some("check the name; if it was a database, restore a backup; the file was not changed".into());
                 Error::NotADatabase(detail)
             }
             ffi::SQLITE_CORRUPT => {
@@ -128,7 +129,32 @@ impl Error {
                 detail.hint = Some("close it elsewhere, or wait longer with a busy timeout".into());
                 Error::Busy(detail)
             }
-            ffi::SQLITE_CANTOPEN => Error::CannotOpen(detail),
+            ffi::SQLITE_CANTOPEN => {
+                // The file itself was opened, or the VFS would have said more.
+                detail.hint = Some(
+                    "see whether the -wal, -shm and -journal beside it are files that this user may open, and whether new \
+                     ones may be created there"
+                        .into(),
+                );
+                Error::CannotOpen(detail)
+            }
+            ffi::SQLITE_IOERR if code == ffi::SQLITE_IOERR_SHMSIZE => {
+                detail.cause.push_str(": there is no room for the -shm beside it");
+                detail.hint = Some("make room and try again".into());
+                Error::Sqlite(detail)
+            }
+            ffi::SQLITE_IOERR => {
+                detail.hint = Some(
+                    "see the system's log for errors of the disk or network, and whether the -wal, -shm and -journal beside \
+                     it are files"
+                        .into(),
+                );
+                Error::Sqlite(detail)
+            }
+            ffi::SQLITE_FULL => {
+                detail.hint = Some("make room and try again".into());
+                Error::Sqlite(detail)
+            }
             _ => Error::Sqlite(detail),
         }
     }
@@ -136,6 +162,26 @@ impl Error {
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Error {
         if let Some(detail) = self.detail_mut() {
             detail.hint = Some(hint.into());
+        }
+        self
+    }
+
+    /// Adds the path that the user named, if the failure is about another one that links led to.
+    pub(crate) fn reached_through(mut self, named: &Path) -> Error {
+        if let Some(detail) = self.detail_mut() {
+            if std::path::absolute(named).is_ok_and(|named| named != detail.path) {
+                detail.cause.push_str(&format!(" (reached through {})", named.display()));
+            }
+        }
+        self
+    }
+
+    /// Takes `suffix` off the cause.
+    pub(crate) fn without_suffix(mut self, suffix: &str) -> Error {
+        if let Some(detail) = self.detail_mut() {
+            if let Some(cause) = detail.cause.strip_suffix(suffix) {
+                detail.cause = cause.to_owned();
+            }
         }
         self
     }
@@ -189,7 +235,11 @@ impl std::error::Error for Error {}
 static LAST: Mutex<Option<Error>> = Mutex::new(None);
 
 pub(crate) fn keep(error: &Error) {
-    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    // Another thread may have failed later and been faster here.
+    if last.as_ref().is_none_or(|last| last.number() <= error.number()) {
+        *last = Some(error.clone());
+    }
 }
 
 /// The last open that failed in this process, by this crate or by any SQLite call with `vfs=hardened`. A later success, on

@@ -38,6 +38,11 @@ pub(crate) fn open_with(options: &Options, path: &Path) -> Result<Connection, Er
 }
 
 fn attempt(options: &Options, path: &Path) -> Result<Connection, Error> {
+    // SQLite would open the file that the part before it names.
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        let cause = "the name contains a zero byte, which no file name can".to_owned();
+        return Err(Error::of_code(path, ffi::SQLITE_CANTOPEN, cause).with_hint("check where the name comes from"));
+    }
     match hardened_vfs::register(hardened_vfs::Options::default()) {
         // Somebody registered it with defaults of their own; ours come in the URI.
         Ok(()) | Err(hardened_vfs::RegisterError::OtherOptions { .. }) => {}
@@ -46,10 +51,11 @@ fn attempt(options: &Options, path: &Path) -> Result<Connection, Error> {
     hardened_vfs::forget_refusal_here();
     let uri = uri(path, &options.vfs);
     let connection =
-        Connection::open_with_flags_and_vfs(uri, options.flags(), hardened_vfs::NAME).map_err(|error| {
+        Connection::open_with_flags_and_vfs(&uri, options.flags(), hardened_vfs::NAME).map_err(|error| {
             match hardened_vfs::last_refusal_here() {
-                Some(refusal) => Error::from(refusal),
-                None => of_rusqlite(path, &error),
+                Some(refusal) => Error::from(refusal).reached_through(path),
+                // rusqlite appends what it was given, which is ours and not the user's.
+                None => of_rusqlite(path, &error).without_suffix(&format!(": {uri}")),
             }
         })?;
     // rusqlite sets a timeout of its own after SQLite's automatic extensions have run.
@@ -76,6 +82,8 @@ fn attempt(options: &Options, path: &Path) -> Result<Connection, Error> {
 fn unreadable(path: &Path, code: i32, message: String, report: Option<Report>) -> Error {
     let Some(report) = report else { return Error::of_code(path, code, message) };
     let cause = match code & 0xff {
+        // What the file is instead says the same and more.
+        ffi::SQLITE_NOTADB if report.file.starts_with("the ") => report.file,
         ffi::SQLITE_NOTADB | ffi::SQLITE_CORRUPT => format!("{message}: {}", report.file),
         _ => message,
     };
@@ -83,16 +91,15 @@ fn unreadable(path: &Path, code: i32, message: String, report: Option<Report>) -
 }
 
 fn first_read(connection: &Connection) -> Result<(), (i32, String)> {
-    connection.query_row("PRAGMA schema_version", [], |_| Ok(())).map_err(|error| code_and_message(&error))
+    // A pragma would not look at the schema.
+    connection
+        .query_row("SELECT count(*) FROM main.sqlite_master", [], |_| Ok(()))
+        .map_err(|error| code_and_message(&error))
 }
 
 fn of_rusqlite(path: &Path, error: &rusqlite::Error) -> Error {
     let (code, message) = code_and_message(error);
-    let error = Error::of_code(path, code, message);
-    if path.as_os_str().as_encoded_bytes().contains(&0) {
-        return error.with_hint("a path cannot contain a zero byte");
-    }
-    error
+    Error::of_code(path, code, message)
 }
 
 fn code_and_message(error: &rusqlite::Error) -> (i32, String) {

@@ -182,9 +182,10 @@ impl FromStr for Options {
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) =
                 pair.split_once('=').ok_or_else(|| refuse(pair, "", "expected key=value pairs joined by `&`"))?;
-            let key = decode(key)?;
-            let value = decode(value)?;
-            options.set(&key, &value)?;
+            let expected = "expected UTF-8 behind the percent signs";
+            let name = decode(key).ok_or_else(|| refuse(key, value, expected))?;
+            let value = decode(value).ok_or_else(|| refuse(&name, value, expected))?;
+            options.set(&name, &value)?;
         }
         Ok(options)
     }
@@ -222,11 +223,8 @@ fn refuse(key: &str, value: &str, expected: &str) -> OptionError {
     OptionError { key: key.into(), value: value.into(), expected: expected.into() }
 }
 
-fn decode(text: &str) -> Result<String, OptionError> {
-    percent_encoding::percent_decode_str(text)
-        .decode_utf8()
-        .map(Into::into)
-        .map_err(|_| refuse(text, "", "expected UTF-8 behind the percent signs"))
+fn decode(text: &str) -> Option<String> {
+    percent_encoding::percent_decode_str(text).decode_utf8().ok().map(Into::into)
 }
 
 /// sqlite3_busy_timeout takes a C int, so a longer wait could not be honoured.

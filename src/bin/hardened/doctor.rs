@@ -1,8 +1,8 @@
 //! `hardened doctor`: what is this filesystem, what would hardened do there and why, and in what state is the database.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{ChildStdout, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
@@ -37,8 +37,53 @@ pub(crate) struct Args {
     fs_timeout: u64,
 }
 
+/// Set for the process that does the looking.
+const WORKER: &str = "HARDENED_DOCTOR_WORKER";
+
+/// Begins the worker's last line, which holds the exit code.
+const END: &str = "\u{1e}";
+
 /// Examines and prints; the exit code is that of the worst finding.
+///
+/// A child process does the looking: one that waits for a dead FUSE daemon cannot even be killed, and whoever called the
+/// doctor should not wait for it.
 pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<ExitCode, Failure> {
+    if std::env::var_os(WORKER).is_some() {
+        let code = look(args, out)?;
+        writeln!(out, "{END}{code}").map_err(Failure::Output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    match worker() {
+        Ok(lines) => relay(lines, out),
+        // Without a child process the looking is done here.
+        Err(_) => look(args, out).map(ExitCode::from),
+    }
+}
+
+fn worker() -> std::io::Result<BufReader<ChildStdout>> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .env(WORKER, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    child.stdout.take().map(BufReader::new).ok_or_else(|| std::io::ErrorKind::BrokenPipe.into())
+}
+
+fn relay(lines: BufReader<ChildStdout>, out: &mut impl Write) -> Result<ExitCode, Failure> {
+    for line in lines.lines() {
+        let line = line.map_err(Failure::Output)?;
+        match line.strip_prefix(END) {
+            Some(code) => return Ok(ExitCode::from(code.parse::<u8>().unwrap_or(3))),
+            None => writeln!(out, "{line}").map_err(Failure::Output)?,
+        }
+    }
+    let message = "the examination ended before it was complete".to_owned();
+    Err(Failure::Open { message, hint: None })
+}
+
+fn look(args: &Args, out: &mut impl Write) -> Result<u8, Failure> {
     let mut worst = Level::Note;
     for (index, path) in args.paths.iter().enumerate() {
         let examination = examine(path, Duration::from_millis(args.fs_timeout));
@@ -50,11 +95,11 @@ pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<ExitCode, Failure
         };
         out.write_all(text.as_bytes()).map_err(Failure::Output)?;
     }
-    Ok(ExitCode::from(match worst {
+    Ok(match worst {
         Level::Note => 0,
         Level::Warning => 1,
         Level::Problem => 3,
-    }))
+    })
 }
 
 fn as_text(examination: &Examination) -> String {

@@ -6,7 +6,7 @@ mod setup;
 
 use libsqlite3_sys as ffi;
 use setup::Db;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use support::fault_vfs::{Call, FailSpec, FaultVfs};
 use tempfile::TempDir;
 
@@ -17,7 +17,7 @@ fn vfs(name: &str) -> (&'static FaultVfs, TempDir, PathBuf) {
     (FaultVfs::register(name), dir, path)
 }
 
-fn table(vfs: &FaultVfs, path: &PathBuf, mode: &str) -> Db {
+fn table(vfs: &FaultVfs, path: &Path, mode: &str) -> Db {
     let db = Db::open(path, Some(vfs.name())).unwrap();
     let sql = format!("PRAGMA journal_mode = {mode}; CREATE TABLE IF NOT EXISTS t(x)");
     db.run(&sql).unwrap();

@@ -6,7 +6,11 @@ mod setup;
 
 use setup::{SOON, mounted, mountinfo, plain};
 use std::fs::File;
+use std::io::{BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use support::fuse::{Hold, Mount, Op, Options};
 use support::require;
 use tempfile::TempDir;
@@ -70,7 +74,6 @@ fn a_mount_with_a_waiting_lock_request_can_be_dropped() {
     let open = || File::options().create(true).truncate(false).write(true).open(fs.on("a")).unwrap();
     let (one, two) = (open(), open());
     let lock = |file: &File, command| {
-        use std::os::fd::AsRawFd;
         // SAFETY: all zeroes is a valid flock; the file is open.
         unsafe {
             let mut lock: libc::flock = std::mem::zeroed();
@@ -108,4 +111,39 @@ fn a_missing_directory_is_named_in_the_error() {
     assert!(backing.to_string().contains("missing"), "{backing}");
     let at = Mount::new(Options::new(dir.path()), &missing).unwrap_err();
     assert!(at.to_string().contains("missing"), "{at}");
+}
+
+#[test]
+fn mounts_of_a_process_that_is_killed_go_too() {
+    const PLAY_DEAD: &str = "MOUNT_AND_WAIT_TO_BE_KILLED";
+    if let Some(dir) = std::env::var_os(PLAY_DEAD) {
+        let dir = Path::new(&dir);
+        let mount = Mount::new(Options::new(dir), dir).unwrap();
+        let _open = File::create(mount.path().join("a")).unwrap();
+        std::io::stdout().write_all(b"!\n").unwrap();
+        std::io::stdin().read_exact(&mut [0]).unwrap();
+    }
+    if !require::root_and_fuse() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["mounts_of_a_process_that_is_killed_go_too", "--exact", "--nocapture"])
+        .env(PLAY_DEAD, dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).bytes();
+    assert!(said.any(|byte| byte.unwrap() == b'!'));
+    assert!(mountinfo(dir.path()).is_some());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The kernel tells us when the mounts change.
+    let mounts = File::open("/proc/self/mountinfo").unwrap();
+    while mountinfo(dir.path()).is_some() {
+        let mut poll = libc::pollfd { fd: mounts.as_raw_fd(), events: libc::POLLPRI, revents: 0 };
+        // SAFETY: one valid pollfd.
+        assert_eq!(unsafe { libc::poll(&mut poll, 1, SOON.as_millis() as i32) }, 1, "still mounted");
+    }
 }

@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 use support::require;
 
@@ -281,4 +282,31 @@ fn access_goes_by_the_mode() {
     assert!(!may(libc::X_OK), "nobody may execute it");
     fs::set_permissions(fs.behind("a"), fs::Permissions::from_mode(0o501)).unwrap();
     assert!(may(libc::X_OK));
+}
+
+#[test]
+fn unmapping_dirty_pages_succeeds_while_other_threads_allocate() {
+    let Some(fs) = plain() else { return };
+    let file = File::options().create_new(true).read(true).write(true).open(fs.on("m")).unwrap();
+    file.set_len(4096).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Every large allocation changes the memory map, which an unmap holds while the kernel sends
+        // the dirty page.
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                drop(std::hint::black_box(vec![1u8; 1 << 20]));
+            }
+        });
+        for round in 0..200 {
+            let page = map(&file).unwrap();
+            // SAFETY: the mapping is a page long and not used after the unmap.
+            unsafe {
+                page.write_volatile(round);
+                assert_eq!(libc::munmap(page.cast(), 4096), 0);
+            }
+            assert_eq!(fs::read(fs.behind("m")).unwrap()[0], round);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }

@@ -42,7 +42,7 @@ fn each_call_on_an_open_file_is_one_request_of_its_kind() {
         (Op::Read, &|| file.read_exact_at(&mut [0; 4096], 0).unwrap()),
         (Op::Fsync, &|| file.sync_all().unwrap()),
         (Op::Setattr, &|| file.set_len(100).unwrap()),
-        (Op::Getattr, &|| drop(file.metadata().unwrap())),
+        (Op::Getattr, &|| assert!(file.metadata().unwrap().is_file())),
     ] {
         for n in 0..3 {
             let seen = during(&fs, work);
@@ -85,7 +85,7 @@ fn cached_attributes_spare_the_requests() {
         };
         fs::write(fs.behind("a"), b"x").unwrap();
         fs::metadata(fs.on("a")).unwrap();
-        let seen = during(&fs, || drop(fs::metadata(fs.on("a")).unwrap()));
+        let seen = during(&fs, || assert!(fs::metadata(fs.on("a")).unwrap().is_file()));
         assert_eq!(seen.total() > 0, requests, "{cache:?}: {seen}");
     }
 }

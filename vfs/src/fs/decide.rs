@@ -38,7 +38,9 @@ impl Facts {
 pub fn decide(facts: &Facts) -> Verdict {
     let mut verdict = of_mount(&facts.directory);
     if let Some(under) = &facts.under {
-        let below = of_mount(under);
+        let mut below = of_mount(under);
+        let mut warnings = std::mem::take(&mut verdict.warnings);
+        warnings.append(&mut below.warnings);
         if !below.wal {
             verdict = Verdict {
                 filesystem: verdict.filesystem.clone(),
@@ -47,9 +49,14 @@ pub fn decide(facts: &Facts) -> Verdict {
                 ..below
             };
         }
+        verdict.warnings = warnings;
     }
     if let Some(file) = &facts.file {
-        let own = of_mount(file);
+        let mut own = of_mount(file);
+        let mut warnings = std::mem::take(&mut verdict.warnings);
+        warnings.append(&mut own.warnings);
+        // The locks are taken on the file, what they protect is also in the directory.
+        let locks = worse(verdict.locks, own.locks);
         if own.wal && verdict.wal {
             verdict.wal = false;
             verdict.reason = format!(
@@ -60,6 +67,8 @@ pub fn decide(facts: &Facts) -> Verdict {
         } else if !own.wal && (verdict.wal || own.class > verdict.class) {
             verdict = own;
         }
+        verdict.locks = locks;
+        verdict.warnings = warnings;
         verdict.warnings.push("the database file is a mount of its own; its journals are not".into());
     }
     if facts.wsl1 && verdict.class == Class::Local {
@@ -78,6 +87,14 @@ pub fn decide(facts: &Facts) -> Verdict {
         }
     }
     verdict
+}
+
+fn worse(one: LockReach, other: LockReach) -> LockReach {
+    match (one, other) {
+        (LockReach::ThisMount, _) | (_, LockReach::ThisMount) => LockReach::ThisMount,
+        (LockReach::Unknown, _) | (_, LockReach::Unknown) => LockReach::Unknown,
+        (LockReach::Everybody, LockReach::Everybody) => LockReach::Everybody,
+    }
 }
 
 fn of_mount(mount: &MountFacts) -> Verdict {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Source;
+use super::mount_table::split_options;
 
 /// One mount as statmount, the mount table or statfs describe it. What a source does not know is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,4 +67,26 @@ impl MountFacts {
             _ => self.fs_type = Some(name.to_owned()),
         }
     }
+    /// Takes the filesystem's options as the kernel writes them.
+    pub(super) fn set_options(&mut self, text: &[u8]) {
+        self.options = split_options(text);
+        if self.fs_type.as_deref() != Some("overlay") {
+            return;
+        }
+        for option in &mut self.options {
+            if let Some(path) = option.strip_prefix("upperdir=") {
+                *option = format!("upperdir={}", undo_overlay_escapes(path));
+            }
+        }
+    }
+}
+
+/// Overlays show the path as it was given to mount(2), where a backslash takes the next character as it is.
+fn undo_overlay_escapes(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path.chars();
+    while let Some(char) = rest.next() {
+        out.push(if char == '\\' { rest.next().unwrap_or(char) } else { char });
+    }
+    out
 }

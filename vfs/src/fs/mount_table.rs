@@ -66,7 +66,9 @@ impl MountTable {
 }
 
 fn parse_line(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
+    // Optional fields of any number, up to a lone dash.
+    let dash = line.windows(3).position(|window| window == b" - ")?;
+    let mut fields = line.get(..dash)?.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
     let id = number(fields.next()?)?;
     fields.next()?; // parent
     let mut device = fields.next()?.split(|byte| *byte == b':');
@@ -74,8 +76,8 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     fields.next()?; // root of the mount within its filesystem
     let point = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
     let mount_options = fields.next()?;
-    // Optional fields of any number, up to a lone dash.
-    fields.by_ref().find(|field| *field == b"-")?;
+    // The source may be empty.
+    let mut fields = line.get(dash + 3..)?.split(|byte| *byte == b' ');
     let fs_type = text(&unescape(fields.next()?));
     let source = text(&unescape(fields.next()?));
     let super_options = fields.next().unwrap_or_default();
@@ -84,7 +86,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     facts.set_name(&fs_type);
     facts.source = Some(source);
     facts.mount_point = Some(point);
-    facts.options = split_options(super_options);
+    facts.set_options(super_options);
     for option in split_options(mount_options) {
         if !facts.options.contains(&option) {
             facts.options.push(option);

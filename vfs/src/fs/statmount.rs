@@ -6,7 +6,6 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use super::mount_table::{split_options, unescape};
 use super::{MountFacts, Source};
 
 const SB_BASIC: u64 = 0x1;
@@ -26,6 +25,7 @@ pub(crate) const WANTED: u64 =
 const STRINGS: usize = 512;
 
 const SB_RDONLY: u32 = 1;
+const MOUNT_ATTR_RDONLY: u64 = 1;
 
 /// Reads the answer in `buffer`: the facts, whether the kernel knows how to tell options, subtype and source at all (an
 /// absent string is only then an empty one), and the mount id as the mount table has it. `None` if even the filesystem's
@@ -44,7 +44,8 @@ pub fn parse(buffer: &[u8]) -> Option<(MountFacts, bool, u64)> {
         let end = tail.iter().position(|byte| *byte == 0)?;
         tail.get(..end)
     };
-    let lossy = |bytes: &[u8]| String::from_utf8_lossy(&unescape(bytes)).into_owned();
+    // Of all the strings only the options are escaped.
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
 
     let mut facts = MountFacts::nothing();
     facts.from = Source::Statmount;
@@ -55,15 +56,17 @@ pub fn parse(buffer: &[u8]) -> Option<(MountFacts, bool, u64)> {
     facts.source = string(SB_SOURCE, 124).map(lossy);
     facts.mount_point = string(MNT_POINT, 108)
         .filter(|point| !point.is_empty())
-        .map(|point| PathBuf::from(OsString::from_vec(unescape(point))));
+        .map(|point| PathBuf::from(OsString::from_vec(point.to_vec())));
     if let Some(options) = string(MNT_OPTS, 4) {
-        facts.options = split_options(options);
+        facts.set_options(options);
     }
     if mask & SB_BASIC != 0 {
         facts.magic = u64_at(buffer, 24);
-        if u32_at(buffer, 32)? & SB_RDONLY != 0 && !facts.has("ro") {
-            facts.options.push("ro".into());
-        }
+    }
+    let filesystem_ro = mask & SB_BASIC != 0 && u32_at(buffer, 32)? & SB_RDONLY != 0;
+    let mount_ro = mask & MNT_BASIC != 0 && u64_at(buffer, 64)? & MOUNT_ATTR_RDONLY != 0;
+    if (filesystem_ro || mount_ro) && !facts.has("ro") {
+        facts.options.push("ro".into());
     }
     let needed = MNT_OPTS | SB_SOURCE | FS_SUBTYPE;
     let told_all = mask & SUPPORTED_MASK != 0 && u64_at(buffer, 144)? & needed == needed;

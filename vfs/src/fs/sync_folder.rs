@@ -48,8 +48,8 @@ const HOME_NAMES: [(&str, &str); 8] = [
 pub fn recognise(directory: &Path, home: Option<&Path>, exists: impl Fn(&Path) -> bool) -> Option<SyncFolder> {
     for root in directory.ancestors() {
         for (marker, program) in MARKERS {
-            // A home directory holds Dropbox' own `.dropbox`; only its folder has one and is not a home.
-            if home == Some(root) && marker == ".dropbox" {
+            // In a home directory, ours or another user's, `.dropbox` is where the program keeps its settings.
+            if marker == ".dropbox" && (home == Some(root) || exists(&root.join(".dropbox/info.json"))) {
                 continue;
             }
             if exists(&root.join(marker)) {

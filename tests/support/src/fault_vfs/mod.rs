@@ -20,7 +20,8 @@
 mod file;
 mod vfs;
 
-use crate::rule::{FaultHandle, Rule, Rules, Times};
+pub use crate::rule::FaultHandle;
+use crate::rule::{Rule, Rules, Times};
 use libsqlite3_sys as ffi;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString, c_char, c_int};

@@ -1,7 +1,9 @@
 //! Faults of the filesystem: which request, and what it does instead of its work.
 
+use super::control::Control;
 use super::counters::Op;
-use crate::rule::{FaultHandle, Rule, Rules, Times};
+use super::wire::Request;
+use crate::rule::Times;
 
 /// What happens instead of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,16 +73,41 @@ impl Fault {
     pub fn errno(self, errno: i32) -> Self {
         self.what(What::Errno(errno))
     }
+
+    /// # Panics
+    /// If it changes the data of a write but is for another kind of request.
+    pub(super) fn check(&self) {
+        let Fault { on, what, .. } = self;
+        let needs_write = matches!(what, What::DropWrite | What::TearWrite { .. } | What::ShortWrite(_));
+        assert!(!needs_write || *on == Op::Write, "{what:?} needs Op::Write, not {on}");
+    }
 }
 
-/// The fault rules of a mount.
-pub(super) type Faults = Rules<Op, What>;
+/// Tells what a fault has done; it stays readable after the fault was cleared and the mount dropped.
+#[derive(Debug, Clone)]
+pub struct FaultHandle {
+    server: &'static Control,
+    fault: u64,
+}
 
-pub(super) fn add(faults: &Faults, fault: Fault) -> FaultHandle {
-    let Fault { on, name, skip, times, what } = fault;
-    let needs_write = matches!(what, What::DropWrite | What::TearWrite { .. } | What::ShortWrite(_));
-    assert!(!needs_write || on == Op::Write, "{what:?} needs Op::Write, not {on}");
-    faults.add(Rule { on, name, skip, times, what })
+impl FaultHandle {
+    pub(super) fn new(server: &'static Control, fault: u64) -> Self {
+        Self { server, fault }
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        self.server.must(&Request::Struck { fault: self.fault })
+    }
+
+    /// How often the fault has struck.
+    pub fn seen(&self) -> u64 {
+        self.counts().0
+    }
+
+    /// How many requests it has matched, including those it let pass.
+    pub fn matched(&self) -> u64 {
+        self.counts().1
+    }
 }
 
 #[cfg(test)]
@@ -90,6 +117,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "needs Op::Write")]
     fn a_torn_read_is_refused() {
-        add(&Faults::default(), Fault::on(Op::Read).what(What::TearWrite { keep_sectors: 1 }));
+        Fault::on(Op::Read).what(What::TearWrite { keep_sectors: 1 }).check();
     }
 }

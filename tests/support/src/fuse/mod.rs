@@ -1,5 +1,5 @@
-//! A real FUSE filesystem that passes everything through to a backing directory, served by threads
-//! of the test process, with request counters, latency, faults and holds.
+//! A real FUSE filesystem that passes everything through to a backing directory, served by a process
+//! of its own that belongs to the test process, with request counters, latency, faults and holds.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -29,8 +29,6 @@
 //! What a client of this filesystem should know:
 //!
 //! - Inode numbers are those of the backing files, so they are stable and hard links share one.
-//! - The server is this process. Do not take POSIX locks on the *backing* files in the same process:
-//!   when the server closes its own descriptor of such a file, the kernel drops them.
 //! - The kernel's page cache sits in front of the server. After a dropped or torn write the cache
 //!   still holds the full data until the file is opened again.
 //! - Before the first truncation or cached write of a mount the kernel asks for a security attribute
@@ -42,27 +40,23 @@
 //!   server. Only a blocking lock request looks for pending signals itself.
 //!
 //! Invariant: dropping a [`Mount`] releases all holds, cancels waiting lock requests and leaves no
-//! mount behind, whoever still has files open on it.
+//! mount behind, whoever still has files open on it. If the test process ends without dropping it,
+//! even by a signal, the server does the same.
 
-mod attr;
+mod control;
 mod counters;
 mod fault;
-mod handles;
 mod hold;
-mod inodes;
-mod lock_calls;
-mod locks;
+mod lock_table;
 mod mount;
 mod options;
-mod passthrough;
-mod reply;
 mod server;
-mod traffic;
+mod wire;
 
-pub use crate::rule::{FaultHandle, Times};
+pub use crate::rule::Times;
 pub use counters::{Counters, Op};
-pub use fault::{Fault, What};
+pub use fault::{Fault, FaultHandle, What};
 pub use hold::{Hold, HoldGuard};
-pub use locks::LockTable;
+pub use lock_table::LockTable;
 pub use mount::Mount;
 pub use options::Options;

@@ -1,6 +1,6 @@
 //! How a FUSE mount is set up, before it exists.
 
-use super::locks::LockTable;
+use super::lock_table::LockTable;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub struct Options {
     pub(super) direct_io: bool,
     pub(super) auto_invalidate: bool,
     pub(super) latency: Duration,
-    pub(super) locks: Option<LockTable>,
+    pub(super) locks: Option<u64>,
     pub(super) read_only: bool,
     pub(super) allow_other: bool,
     pub(super) threads: usize,
@@ -80,14 +80,14 @@ impl Options {
     /// Sends POSIX and OFD locks to the filesystem, which keeps a byte-range lock table of its own.
     /// Off, the kernel keeps them and no GETLK or SETLK request is sent.
     pub fn forward_locks(mut self, on: bool) -> Self {
-        self.locks = on.then(LockTable::default);
+        self.locks = on.then(|| LockTable::default().id());
         self
     }
 
     /// [`forward_locks`](Self::forward_locks) into a given table: two mounts of one backing
     /// directory with one table are two clients of one server.
     pub fn lock_table(mut self, table: &LockTable) -> Self {
-        self.locks = Some(table.clone());
+        self.locks = Some(table.id());
         self
     }
 

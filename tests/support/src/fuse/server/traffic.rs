@@ -1,11 +1,12 @@
 //! What happens to a request before the filesystem does its work: count, wait, fault.
 
-use super::counters::Tally;
-use super::fault::Faults;
-use super::hold::Holds;
+use super::holds::Holds;
+use super::tally::Tally;
+use crate::fuse::counters::Op;
+use crate::fuse::fault::What;
+use crate::rule::Rules;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -36,8 +37,8 @@ impl Subject {
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     pub(super) tally: Tally,
-    pub(super) holds: Arc<Holds>,
-    pub(super) faults: Faults,
+    pub(super) holds: Holds,
+    pub(super) faults: Rules<Op, What>,
     latency_nanos: AtomicU64,
 }
 

@@ -3,12 +3,12 @@
 //! Invariant: a request that has to wait does so on a thread of its own, so that the threads which
 //! take requests never block on another request.
 
-use super::counters::Op;
-use super::fault::What;
 use super::lock_calls::LockRequest;
 use super::passthrough::{Caller, Change, Passthrough};
 use super::reply::{Listing, OpenedAs, Reply};
 use super::traffic::Subject;
+use crate::fuse::counters::Op;
+use crate::fuse::fault::What;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyEmpty,

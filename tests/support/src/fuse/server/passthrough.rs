@@ -4,11 +4,11 @@
 //! never by remembered paths, so renames and unlinks cannot redirect a request.
 
 use super::attr::{attr, entry_kind, kind, timespec};
-use super::fault::What;
 use super::handles::{Entry, Handles};
 use super::inodes::{Inodes, magic_link};
 use super::lock_calls::Locks;
 use super::traffic::{Subject, Traffic};
+use crate::fuse::fault::What;
 use fuser::{FileAttr, TimeOrNow};
 use rustix::fs::{
     AtFlags, CWD, Dir, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, StatVfs, Timestamps, Uid,

@@ -55,7 +55,7 @@ struct Shared {
 
 /// The lock table of a mount, or of several mounts of one backing directory.
 #[derive(Debug, Clone, Default)]
-pub struct LockTable(Arc<Shared>);
+pub(super) struct LockTable(Arc<Shared>);
 
 impl LockTable {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -63,13 +63,8 @@ impl LockTable {
     }
 
     /// How many ranges are locked now, on all files.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.state().files.values().map(Vec::len).sum()
-    }
-
-    /// Whether nothing is locked.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// A lock that stands in the way of `wanted`.
@@ -91,8 +86,13 @@ impl LockTable {
     /// client is gone. Deadlocks are not looked for.
     pub(super) fn lock(&self, node: u64, wanted: Lock, interrupted: impl Fn() -> bool) -> io::Result<()> {
         let mut state = self.state();
-        while conflict(&state, node, &wanted).is_some() {
-            if state.closed.contains(&wanted.owner.client) || interrupted() {
+        loop {
+            // A client that is gone gets nothing, though its own locks may be out of the way now.
+            let gone = state.closed.contains(&wanted.owner.client);
+            if !gone && conflict(&state, node, &wanted).is_none() {
+                break;
+            }
+            if gone || interrupted() {
                 return Err(io::Error::from_raw_os_error(libc::EINTR));
             }
             let wait = self.0.changed.wait_timeout(state, INTERRUPT_CHECK);
@@ -212,6 +212,8 @@ mod tests {
             waiting.join().expect("no panic").expect("granted");
         });
         table.close(1);
-        assert!(table.is_empty());
+        let error = table.lock(9, lock(2, 0, 0, true), || false).expect_err("the client is gone");
+        assert_eq!(error.raw_os_error(), Some(libc::EINTR));
+        assert_eq!(table.len(), 0);
     }
 }
