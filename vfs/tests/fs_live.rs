@@ -131,25 +131,19 @@ fn a_circle_of_links_is_an_error_that_names_the_place() {
 }
 
 #[test]
-fn as_many_links_are_followed_as_the_kernel_follows() {
+fn as_many_links_are_followed_as_linux_follows() {
     let (_keep, dir) = room();
     File::create(dir.join("0")).unwrap();
-    for link in 1..50 {
+    for link in 1..=42 {
         symlink((link - 1).to_string(), dir.join(link.to_string())).unwrap();
     }
-    let mut refused = 0;
-    for link in 0..50 {
-        let path = dir.join(link.to_string());
-        let kernel = fs::metadata(&path).map(drop).map_err(|error| error.raw_os_error());
-        match kernel {
-            Ok(()) => assert_eq!(verdict(&path), verdict(dir.join("0")), "{link} links"),
-            Err(errno) => {
-                refused += 1;
-                assert_eq!(io_problem(&path).1.raw_os_error(), errno, "{link} links");
-            }
-        }
+    // Not compared with stat(2), which counts links twice when a mount elsewhere makes it start again.
+    for link in 0..=40 {
+        assert_eq!(verdict(dir.join(link.to_string())), verdict(dir.join("0")), "{link} links");
     }
-    assert!(refused > 0);
+    for link in 41..=42 {
+        assert_eq!(io_problem(&dir.join(link.to_string())).1.raw_os_error(), Some(libc::ELOOP), "{link} links");
+    }
 }
 
 #[test]

@@ -175,7 +175,9 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_read_or_refused_and_what_is_read_can_be_written(text in "[a-z_%&=0-9\u{0}-\u{20}äé]{0,40}|\\PC{0,40}") {
+    fn any_text_is_read_or_refused_and_what_is_read_can_be_written(
+        text in "[a-z_%&=0-9\u{0}-\u{20}äé]{0,40}|\\PC{0,40}|(base|fs|%66s|busy_timeout)=[a-z0-9%=]{0,9}&?",
+    ) {
         if let Ok(options) = text.parse::<Options>() {
             prop_assert_eq!(options.to_string().parse::<Options>().unwrap(), options);
         }

@@ -219,29 +219,53 @@ fn database(seen: &mut Examination, path: &Path, metadata: &Metadata) {
             seen.find(level, text, Some("close it everywhere before the next open"));
         }
     }
-    journals(seen, path, header.as_ref());
+    let completed = journals(seen, path, header.as_ref());
+    if let (Some(header), false) = (header, completed) {
+        cut_off(seen, path, &header, metadata.len());
+    }
 }
 
-fn journals(seen: &mut Examination, path: &Path, header: Option<&database::Header>) {
+/// SQLite refuses a database that is shorter than it says, unless a journal or WAL makes it whole. Looked at twice, because
+/// a transaction may have ended in between.
+fn cut_off(seen: &mut Examination, path: &Path, header: &database::Header, length: u64) {
+    let missing = |header: &database::Header, length: u64| {
+        let (have, should) = (length / u64::from(header.page_size), u64::from(header.trusted_page_count()?));
+        (have < should).then_some((have, should))
+    };
+    if missing(header, length).is_none() {
+        return;
+    }
+    let Ok(first) = read_first(path, 4096) else { return };
+    let (Ok(header), Ok(metadata)) = (database::Header::parse(&first), std::fs::metadata(path)) else { return };
+    if let Some((have, should)) = missing(&header, metadata.len()) {
+        let text = format!("it says that it has {should} pages and the file has {have}: it is cut off");
+        seen.find(Level::Problem, text, Some("restore a backup, or recover what is left from a copy"));
+    }
+}
+
+/// Whether a journal or WAL has something that the database is without.
+fn journals(seen: &mut Examination, path: &Path, header: Option<&database::Header>) -> bool {
     let beside = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         PathBuf::from(name)
     };
-    write_ahead_log(seen, &beside("-wal"), header);
-    rollback_journal(seen, &beside("-journal"), header);
+    let commits = write_ahead_log(seen, &beside("-wal"), header);
+    let hot = rollback_journal(seen, &beside("-journal"), header);
     if let Ok(metadata) = std::fs::metadata(beside("-shm")) {
         seen.file("-shm", format!("{} bytes", metadata.len()));
     }
+    commits || hot
 }
 
-fn write_ahead_log(seen: &mut Examination, path: &Path, header: Option<&database::Header>) {
+/// Whether it has commits.
+fn write_ahead_log(seen: &mut Examination, path: &Path, header: Option<&database::Header>) -> bool {
     let scanned = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
         Ok(file) => match file.metadata() {
             Ok(metadata) if metadata.len() == 0 => {
                 seen.file("-wal", "empty");
-                return;
+                return false;
             }
             _ => wal::scan(BufReader::with_capacity(1 << 20, file)),
         },
@@ -251,7 +275,7 @@ fn write_ahead_log(seen: &mut Examination, path: &Path, header: Option<&database
         Ok(scan) => scan,
         Err(error) => {
             seen.find(Level::Problem, format!("the -wal cannot be read: {error}"), None);
-            return;
+            return false;
         }
     };
     seen.file(
@@ -280,22 +304,24 @@ fn write_ahead_log(seen: &mut Examination, path: &Path, header: Option<&database
         ),
         _ => {}
     }
+    scan.commits > 0
 }
 
-fn rollback_journal(seen: &mut Examination, path: &Path, header: Option<&database::Header>) {
+/// Whether it may be hot.
+fn rollback_journal(seen: &mut Examination, path: &Path, header: Option<&database::Header>) -> bool {
     let length = match std::fs::metadata(path) {
         Ok(metadata) => metadata.len(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
         Err(error) => {
             seen.find(Level::Problem, format!("the -journal cannot be read: {error}"), None);
-            return;
+            return false;
         }
     };
     let first = match read_first(path, 512) {
         Ok(first) => first,
         Err(error) => {
             seen.find(Level::Problem, format!("the -journal cannot be read: {error}"), None);
-            return;
+            return false;
         }
     };
     let state = journal::State::of(Some(length), &first);
@@ -312,6 +338,7 @@ fn rollback_journal(seen: &mut Examination, path: &Path, header: Option<&databas
             seen.find(Level::Warning, text, Some("do not delete it; find the database it belongs to"));
         }
     }
+    state.is_hot_candidate()
 }
 
 fn read_first(path: &Path, most: u64) -> io::Result<Vec<u8>> {

@@ -13,3 +13,4 @@ pub mod fuse;
 pub mod mounts;
 pub mod require;
 mod rule;
+pub mod sqlite;

@@ -28,6 +28,8 @@
 //!
 //! What a client of this filesystem should know:
 //!
+//! - The server starts with the first mount of the process and keeps the limits and the mount
+//!   namespace that the process had then.
 //! - Inode numbers are those of the backing files, so they are stable and hard links share one.
 //! - The kernel's page cache sits in front of the server. After a dropped or torn write the cache
 //!   still holds the full data until the file is opened again.
