@@ -9,7 +9,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 /// Everything but what is certain to stand for itself; `/` separates.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// The URI that opens `path` with the VFS `hardened` and these options, whatever bytes the path is made of.
+/// The URI that opens `path` with the VFS `hardened` and these options, whatever bytes the path is made of. (No path can
+/// contain a zero byte; SQLite would read the name up to it.)
 ///
 /// ```
 /// let options = "policy=delete".parse()?;

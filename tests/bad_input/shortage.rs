@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::process::Command;
 
-use super::unprivileged::{assert_passed, rerun_in};
+use super::unprivileged::{HERE, assert_passed, rerun_in};
 use super::*;
 use hardened_sqlite::report;
 use support::mounts::{self, Mounted};
@@ -142,7 +142,7 @@ fn a_process_without_descriptors_is_told_so_and_no_database_changes() {
         .args(["-c", "ulimit -n 40; exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", NO_DESCRIPTORS, "--nocapture"])
-        .env("HARDENED_TEST_DIRECTORY", home.path())
+        .env(HERE, home.path())
         .output()
         .unwrap();
     assert_passed(&output);

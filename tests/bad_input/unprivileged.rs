@@ -10,7 +10,8 @@ use std::process::{Command, Output};
 /// The user and group `nobody`.
 const NOBODY: u32 = 65534;
 
-const HERE: &str = "HARDENED_TEST_DIRECTORY";
+/// The environment variable that tells a process started by a test that it is one, and its directory.
+pub(crate) const HERE: &str = "HARDENED_TEST_DIRECTORY";
 
 pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").unwrap().uid() == 0
@@ -23,8 +24,8 @@ pub(crate) fn open_directory() -> tempfile::TempDir {
     home
 }
 
-/// `program` as the other user, or as ourselves if we are not root. It is started through a descriptor, because that user
-/// may not be allowed into the directories that lead to it.
+/// `program` as the other user, or as ourselves if we are not root. It is started through a descriptor, because that
+/// user may not be allowed into the directories that lead to it.
 pub(crate) fn as_nobody(program: &Path, configure: impl FnOnce(&mut Command)) -> Output {
     let file = File::open(program).unwrap();
     let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -36,7 +37,7 @@ pub(crate) fn as_nobody(program: &Path, configure: impl FnOnce(&mut Command)) ->
     command.output().unwrap()
 }
 
-/// Where this process is the one that [`rerun`] started: its directory.
+/// Where this process was started by a test: its directory.
 #[allow(dead_code, reason = "not every test crate runs itself again")]
 pub(crate) fn rerun_in() -> Option<PathBuf> {
     std::env::var_os(HERE).map(PathBuf::from)

@@ -154,8 +154,12 @@ fn a_file_where_a_directory_should_be_is_an_error_that_names_the_file() {
     assert_eq!((at, error.raw_os_error()), (dir.join("file"), Some(libc::ENOTDIR)));
     assert!(text.starts_with(dir.join("file").to_str().unwrap()), "{text}");
     symlink("file", dir.join("link")).unwrap();
-    let (at, error, _) = io_problem(&dir.join("link/sub/x.db"));
-    assert_eq!((at, error.raw_os_error()), (dir.join("file"), Some(libc::ENOTDIR)));
+    fs::create_dir(dir.join("sub")).unwrap();
+    symlink("sub/..", dir.join("round")).unwrap();
+    for path in ["link/sub/x.db", "sub/../file/x.db", "./sub/.././link/x.db", "round/file/x.db"] {
+        let (at, error, _) = io_problem(&dir.join(path));
+        assert_eq!((at, error.raw_os_error()), (dir.join("file"), Some(libc::ENOTDIR)), "{path}");
+    }
 }
 
 /// An overlay with all its layers on `base`.

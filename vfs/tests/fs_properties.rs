@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 fn seeded() -> ProptestConfig {
-    let seed = 0x0000_f5_0bad_cafe;
+    let seed = 0x0000_00f5_0bad_cafe;
     println!("seed {seed:#x}");
     ProptestConfig { rng_seed: RngSeed::Fixed(seed), failure_persistence: None, cases: 512, ..Default::default() }
 }
