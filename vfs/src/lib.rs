@@ -26,6 +26,7 @@ pub mod format;
 pub mod fs;
 #[cfg(feature = "loadable")]
 pub mod host;
+mod lock;
 mod main_file;
 mod notice;
 mod options;

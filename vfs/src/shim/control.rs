@@ -215,14 +215,13 @@ fn describe(base: &BaseFile) -> String {
         return "page 1 cannot be read".into();
     }
     match Header::parse(page) {
-        Ok(header) => format!(
-            "SQLite database of {} pages of {} bytes, {}",
-            header
-                .trusted_page_count()
-                .map_or_else(|| (size / i64::from(header.page_size)).to_string(), |n| n.to_string()),
-            header.page_size,
-            if header.is_wal() { "marked for WAL" } else { "marked for a rollback journal" }
-        ),
+        Ok(header) => {
+            let page_size = i64::from(header.page_size);
+            let pages = header.trusted_page_count().map_or(size / page_size, i64::from);
+            let mark = if header.is_wal() { "marked for WAL" } else { "marked for a rollback journal" };
+            let cut = if size < pages * page_size { format!(", cut off after {size} bytes") } else { String::new() };
+            format!("SQLite database of {pages} pages of {page_size} bytes, {mark}{cut}")
+        }
         Err(error) => error.to_string(),
     }
 }

@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -190,6 +191,10 @@ unsafe fn open_main(
             return Err(no_answer(&path, &no).into());
         }
     }
+    // Opened for reading, a pipe would wait for a writer, and a directory would open and then fail to be read.
+    if native && !off && std::fs::metadata(&path).is_ok_and(|found| found.is_dir() || found.file_type().is_fifo()) {
+        return Err(explain::failed_open(&path, ffi::SQLITE_CANTOPEN, 0, got_create(flags)).into());
+    }
     let mut got = flags;
     // SAFETY: a registered VFS and SQLite's own name.
     let base = match unsafe { BaseFile::open(base_vfs, name, flags, &raw mut got) } {
@@ -260,6 +265,10 @@ fn judged(path: &Path, options: &Options, base: &BaseFile) -> Result<Place, Refu
     let place = match fs::place(path, options.fs_timeout) {
         Ok(place) => place,
         Err(Problem::NoAnswer(no)) => return Err(no_answer(path, &no)),
+        // Of the filesystem this says nothing; a WAL database must not be converted for want of a descriptor.
+        Err(Problem::Io { error, .. }) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            return Err(explain::failed_open(path, ffi::SQLITE_CANTOPEN, error.raw_os_error().unwrap_or(0), false));
+        }
         Err(Problem::Io { error, .. }) => {
             let verdict = Verdict::unknown(format!("its path cannot be followed: {error}"));
             return Ok(Place { verdict: Arc::new(verdict) });

@@ -12,6 +12,7 @@ use libsqlite3_sys as ffi;
 use super::edge::guarded;
 use super::register::{Registration, of};
 use super::{bases, open as opening};
+use crate::explain;
 use crate::fs;
 use crate::options::PolicyChoice;
 use crate::refusal;
@@ -88,10 +89,27 @@ pub(crate) unsafe extern "C" fn full_pathname(vfs: Vfs, name: *const c_char, siz
     guarded(ffi::SQLITE_CANTOPEN, || {
         // SAFETY: the VFS is ours, the name SQLite's C string.
         let (registration, path) = unsafe { (of(vfs), path_of(name)) };
-        match does_not_answer(registration, &path) {
-            Some(code) => code,
-            None => forward!(vfs, registration.base, xFullPathname(name, size, out), ffi::SQLITE_CANTOPEN),
+        if let Some(code) = does_not_answer(registration, &path) {
+            return code;
         }
+        let code = forward!(vfs, registration.base, xFullPathname(name, size, out), ffi::SQLITE_CANTOPEN);
+        if !bases::is_native(registration.base) {
+            return code;
+        }
+        // SAFETY: a registered VFS; on success the base has left a C string.
+        let (most, length) = unsafe {
+            let ok = code & 0xff == ffi::SQLITE_OK;
+            ((*vfs).mxPathname, if ok { CStr::from_ptr(out).to_bytes().len() } else { 0 })
+        };
+        // The pager, too, says no without a word, to a path that leaves no room for the names of the journals.
+        let most = usize::try_from(most).unwrap_or(0);
+        let too_long = length + "-journal".len() > most;
+        if code & 0xff != ffi::SQLITE_OK || too_long {
+            let code = if too_long { ffi::SQLITE_CANTOPEN } else { code };
+            opening::tell(registration, &mut explain::failed_path(&path, code, most));
+            return code;
+        }
+        code
     })
 }
 

@@ -1,0 +1,140 @@
+//! SQLite's locks on the main file, taken by us instead of the base where the base's way does not work.
+//!
+//! The bytes and their meaning are SQLite's own (<https://www.sqlite.org/lockingv3.html>): PENDING, RESERVED and the 510
+//! SHARED bytes behind 1 GiB. The kernel arbitrates between connections, threads and processes alike; there is no table
+//! of our own. Invariant: the locks held are those of the level, except that after a failed step towards EXCLUSIVE the
+//! level is PENDING, which keeps new readers out until the next step or unlock.
+
+#[cfg(target_os = "linux")]
+pub(crate) mod ofd;
+
+use std::io;
+
+use libsqlite3_sys as ffi;
+
+/// A range of lock bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) start: i64,
+    pub(crate) length: i64,
+}
+
+pub(crate) const PENDING: Range = Range { start: 0x4000_0000, length: 1 };
+pub(crate) const RESERVED: Range = Range { start: 0x4000_0001, length: 1 };
+pub(crate) const SHARED: Range = Range { start: 0x4000_0002, length: 510 };
+/// PENDING and RESERVED.
+const BOTH: Range = Range { start: 0x4000_0000, length: 2 };
+/// All of them.
+pub(crate) const ALL: Range = Range { start: 0x4000_0000, length: 512 };
+
+/// Byte-range locks that belong to one handle.
+pub(crate) trait Bytes {
+    /// Takes a lock without waiting; `false` if somebody else's is in the way.
+    fn take(&self, range: Range, exclusive: bool) -> io::Result<bool>;
+    fn release(&self, range: Range) -> io::Result<()>;
+    /// Whether somebody else's lock would be in the way of an exclusive one.
+    fn taken(&self, range: Range) -> io::Result<bool>;
+}
+
+/// The locks of one connection on one file.
+#[derive(Debug)]
+pub(crate) struct Locks<B> {
+    bytes: B,
+    level: std::cell::Cell<i32>,
+}
+
+impl<B: Bytes> Locks<B> {
+    pub(crate) fn new(bytes: B) -> Self {
+        Locks { bytes, level: std::cell::Cell::new(ffi::SQLITE_LOCK_NONE) }
+    }
+
+    /// xLock: raises the level, or answers SQLITE_BUSY.
+    pub(crate) fn lock(&self, wanted: i32) -> i32 {
+        let level = self.level.get();
+        if level >= wanted {
+            return ffi::SQLITE_OK;
+        }
+        let result = match wanted {
+            ffi::SQLITE_LOCK_SHARED => self.share(),
+            ffi::SQLITE_LOCK_RESERVED => self.bytes.take(RESERVED, true),
+            ffi::SQLITE_LOCK_EXCLUSIVE => self.exclude(),
+            _ => return ffi::SQLITE_MISUSE,
+        };
+        match result {
+            Ok(true) => {
+                self.level.set(wanted);
+                ffi::SQLITE_OK
+            }
+            Ok(false) => ffi::SQLITE_BUSY,
+            Err(_) => ffi::SQLITE_IOERR_LOCK,
+        }
+    }
+
+    /// A reader passes PENDING, which a writer about to write holds.
+    fn share(&self) -> io::Result<bool> {
+        if !self.bytes.take(PENDING, false)? {
+            return Ok(false);
+        }
+        let shared = self.bytes.take(SHARED, false);
+        self.bytes.release(PENDING)?;
+        shared
+    }
+
+    /// Servers of SMB do not turn a shared lock into an exclusive one: the exclusive one meets our own. PENDING keeps
+    /// everybody else from EXCLUSIVE and from beginning to read, so SHARED may be let go for the moment in between.
+    fn exclude(&self) -> io::Result<bool> {
+        if self.level.get() < ffi::SQLITE_LOCK_PENDING {
+            if !self.bytes.take(PENDING, true)? {
+                return Ok(false);
+            }
+            self.level.set(ffi::SQLITE_LOCK_PENDING);
+        }
+        self.bytes.release(SHARED)?;
+        if matches!(self.bytes.take(SHARED, true), Ok(true)) {
+            return Ok(true);
+        }
+        match self.bytes.take(SHARED, false)? {
+            true => Ok(false),
+            // Nobody may hold SHARED exclusively while PENDING is ours.
+            false => Err(io::Error::other("a shared lock could not be taken back")),
+        }
+    }
+
+    /// xUnlock: lowers the level to SHARED or NONE.
+    pub(crate) fn unlock(&self, wanted: i32) -> i32 {
+        let level = self.level.get();
+        if level <= wanted {
+            return ffi::SQLITE_OK;
+        }
+        let result = if wanted == ffi::SQLITE_LOCK_SHARED { self.lower(level) } else { self.bytes.release(ALL) };
+        match result {
+            Ok(()) => {
+                self.level.set(wanted);
+                ffi::SQLITE_OK
+            }
+            Err(_) => ffi::SQLITE_IOERR_UNLOCK,
+        }
+    }
+
+    fn lower(&self, level: i32) -> io::Result<()> {
+        if level == ffi::SQLITE_LOCK_EXCLUSIVE {
+            // As on the way up, one lock at a time, with PENDING still held.
+            self.bytes.release(SHARED)?;
+            if !self.bytes.take(SHARED, false)? {
+                return Err(io::Error::other("a shared lock could not be taken back"));
+            }
+        }
+        self.bytes.release(BOTH)
+    }
+
+    /// xCheckReservedLock: whether any connection holds RESERVED or more.
+    pub(crate) fn reserved(&self) -> Result<bool, i32> {
+        if self.level.get() >= ffi::SQLITE_LOCK_RESERVED {
+            return Ok(true);
+        }
+        self.bytes.taken(RESERVED).map_err(|_| ffi::SQLITE_IOERR_CHECKRESERVEDLOCK)
+    }
+}
+
+#[cfg(test)]
+mod tests;
