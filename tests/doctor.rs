@@ -232,7 +232,7 @@ fn what_this_user_may_not_read_or_write_is_a_problem() {
     };
     let before = everything(home.path());
     let original = std::fs::metadata(&path).unwrap().permissions();
-    std::fs::set_permissions(&path, Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
     let seen = doctor();
     assert_eq!(seen.code, 3);
     seen.assert_found("problem", "no permission to read it", "run as its owner or change its mode");

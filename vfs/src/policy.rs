@@ -97,7 +97,8 @@ impl Policy {
 /// Whether a WAL database found at `verdict` may be converted after taking its exclusive lock: only if that lock would
 /// have met everybody else.
 pub(crate) fn exclusive_lock_is_proof(verdict: &Verdict) -> bool {
-    !(matches!(verdict.class, Class::Network | Class::Cluster) && verdict.locks == LockReach::ThisMount)
+    // On FUSE the mount is all there is to ask; elsewhere other hosts are known to be there and not to be heard.
+    verdict.locks != LockReach::ThisMount || verdict.class == Class::Fuse
 }
 
 /// What happens to a pragma.

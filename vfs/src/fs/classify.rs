@@ -243,9 +243,10 @@ mod linux {
         }
 
         /// Looks for sync folders no further up than this mount: above it another server might be asked.
-        fn sync_folder(&self, directory: &Path, facts: &MountFacts) -> Option<sync_folder::SyncFolder> {
+        fn sync_folder(&mut self, directory: &Path, facts: &MountFacts) -> Option<sync_folder::SyncFolder> {
             let top = facts.mount_point.clone().unwrap_or_else(|| directory.to_owned());
-            let home = std::env::var_os("HOME").map(PathBuf::from);
+            // Without links, as the directory is, and in bounded time wherever the home may be.
+            let home = std::env::var_os("HOME").and_then(|home| self.walk(Path::new(&home)).ok()).map(|walk| walk.path);
             sync_folder::recognise(directory, home.as_deref(), |path| {
                 path.starts_with(&top) && std::fs::symlink_metadata(path).is_ok()
             })

@@ -24,7 +24,7 @@ mod verdict;
 mod walk;
 
 pub use classify::{NoAnswer, Problem, classify};
-pub(crate) use classify::{Place, known_local, place};
+pub(crate) use classify::{known_local, place};
 pub use decide::{Facts, decide};
 pub use facts::MountFacts;
 pub use mount_table::{Mount, MountTable};

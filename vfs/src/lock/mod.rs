@@ -12,6 +12,44 @@ use std::io;
 
 use libsqlite3_sys as ffi;
 
+use crate::fs::LockReach;
+use crate::main_file::{Access, MainFile};
+
+/// The locks of an open file.
+#[cfg(target_os = "linux")]
+pub(crate) type FileLocks = Locks<ofd::Handle>;
+#[cfg(not(target_os = "linux"))]
+pub(crate) type FileLocks = Locks<std::convert::Infallible>;
+
+/// Locks of our own for a database whose base would lock in a way that cannot work: on SMB, where the POSIX locks of
+/// stock SQLite end in `database is locked` for a single connection.
+///
+/// # Errors
+/// If they are needed and no handle for them can be opened.
+#[cfg(target_os = "linux")]
+pub(crate) fn for_file(main: &MainFile, native: bool) -> io::Result<Option<FileLocks>> {
+    let verdict = &main.verdict;
+    let smb = matches!(verdict.filesystem.as_str(), "cifs" | "smb3");
+    // With `nobrl` the locks stay in this kernel, where the base's way works.
+    let sent = verdict.locks == LockReach::Everybody;
+    let locking = matches!(main.access, Access::ReadWrite | Access::ReadOnly);
+    if !(native && smb && sent && locking && main.base == "unix") {
+        return Ok(None);
+    }
+    main.note("its locks are taken by hardened itself: SMB does not turn a shared lock into an exclusive one".into());
+    let handle = ofd::Handle::open(&main.path, main.access == Access::ReadOnly)?;
+    Ok(Some(Locks::new(handle)))
+}
+
+/// Only Linux has locks of an open file description.
+///
+/// # Errors
+/// None.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn for_file(_: &MainFile, _: bool) -> io::Result<Option<FileLocks>> {
+    Ok(None)
+}
+
 /// A range of lock bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
@@ -34,6 +72,19 @@ pub(crate) trait Bytes {
     fn release(&self, range: Range) -> io::Result<()>;
     /// Whether somebody else's lock would be in the way of an exclusive one.
     fn taken(&self, range: Range) -> io::Result<bool>;
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Bytes for std::convert::Infallible {
+    fn take(&self, _: Range, _: bool) -> io::Result<bool> {
+        match *self {}
+    }
+    fn release(&self, _: Range) -> io::Result<()> {
+        match *self {}
+    }
+    fn taken(&self, _: Range) -> io::Result<bool> {
+        match *self {}
+    }
 }
 
 /// The locks of one connection on one file.

@@ -1,30 +1,29 @@
 //! Open file description locks (fcntl_locking(2)): they belong to our handle, and no other close() drops them.
 //!
-//! The handle is opened once, stays open as long as the connection, and lives above the numbers that stray code is likely
-//! to close. Closing it would drop the POSIX locks that stock connections of this process hold on the file; while there
-//! are any, the handle is kept for the next connection instead.
+//! The handle is opened once and stays open as long as the connection. Closing it would drop the POSIX locks that stock
+//! connections of this process hold on the file; while there are any, the handle is kept for the next connection instead.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::{ALL, Bytes, Range};
 
-/// Handles that could not be closed, by device and inode.
-static PARKED: Mutex<Option<HashMap<(u64, u64), Vec<OwnedFd>>>> = Mutex::new(None);
+/// Device and inode.
+type Identity = (u64, u64);
 
-/// Where our handles begin, if the limit of the process allows.
-const HIGH: libc::c_int = 1000;
+/// Handles that could not be closed.
+static PARKED: Mutex<Option<HashMap<Identity, Vec<OwnedFd>>>> = Mutex::new(None);
 
 /// A handle for locks.
 #[derive(Debug)]
 pub(crate) struct Handle {
     fd: Option<OwnedFd>,
-    identity: (u64, u64),
+    identity: Identity,
     /// A forked child has a copy of the handle; what it released would be the parent's.
     pid: u32,
 }
@@ -48,7 +47,7 @@ impl Handle {
                     park((opened.dev(), opened.ino()), file.into());
                     return Err(io::Error::other("the file was replaced while it was being opened"));
                 }
-                high(file)
+                file.into()
             }
         };
         Ok(Handle { fd: Some(fd), identity, pid: std::process::id() })
@@ -114,20 +113,9 @@ impl Drop for Handle {
     }
 }
 
-fn park(identity: (u64, u64), fd: OwnedFd) {
+fn park(identity: Identity, fd: OwnedFd) {
     let mut parked = PARKED.lock().unwrap_or_else(PoisonError::into_inner);
     parked.get_or_insert_with(HashMap::new).entry(identity).or_default().push(fd);
-}
-
-/// The same file under a high number. The low one is closed before any lock of ours is taken.
-fn high(file: File) -> OwnedFd {
-    // SAFETY: an open descriptor; the answer is a new one or an error.
-    let number = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, HIGH) };
-    if number < 0 {
-        return file.into();
-    }
-    // SAFETY: the descriptor is new and nobody else's.
-    unsafe { OwnedFd::from_raw_fd(number) }
 }
 
 #[cfg(test)]

@@ -108,9 +108,18 @@ fn a_writer_that_gives_up_at_pending_leaves_nothing_behind() {
 #[test]
 fn no_interleaving_lets_two_in() {
     const STEPS: [(usize, i32, bool); 12] = [
-        (0, SHARED_LEVEL, true), (0, RESERVED_LEVEL, true), (0, EXCLUSIVE, true), (0, NONE, false),
-        (1, SHARED_LEVEL, true), (1, EXCLUSIVE, true), (1, SHARED_LEVEL, false), (1, NONE, false),
-        (2, SHARED_LEVEL, true), (2, RESERVED_LEVEL, true), (2, EXCLUSIVE, true), (2, NONE, false),
+        (0, SHARED_LEVEL, true),
+        (0, RESERVED_LEVEL, true),
+        (0, EXCLUSIVE, true),
+        (0, NONE, false),
+        (1, SHARED_LEVEL, true),
+        (1, EXCLUSIVE, true),
+        (1, SHARED_LEVEL, false),
+        (1, NONE, false),
+        (2, SHARED_LEVEL, true),
+        (2, RESERVED_LEVEL, true),
+        (2, EXCLUSIVE, true),
+        (2, NONE, false),
     ];
     let mut runs = 0;
     for mut sequence in 0..STEPS.len().pow(5) {

@@ -21,7 +21,10 @@ use crate::setup::{Sql, SqlError};
 pub(crate) fn to_rollback(registration: &Registration, name: &CStr, main: &MainFile) -> Result<(), Refusal> {
     let reason = main.policy().reason;
     let refuse = |why: &str| {
-        Refusal::new(&main.path, ffi::SQLITE_CANTOPEN_DIRTYWAL, format!("it is a WAL database, {why}; {reason}"))
+        let text = format!("it is a WAL database, {why}; {reason}");
+        let mut refusal = Refusal::new(&main.path, ffi::SQLITE_CANTOPEN_DIRTYWAL, text);
+        refusal.not_local = true;
+        refusal
     };
     let by_hand = "move it to a local disk, or close it everywhere and open it there once";
     if main.access == Access::ReadOnly {
@@ -33,7 +36,7 @@ pub(crate) fn to_rollback(registration: &Registration, name: &CStr, main: &MainF
         let why = "and whether another host has it open cannot be seen, because this mount keeps its locks to itself";
         return Err(refuse(why).hint(by_hand));
     }
-    let outcome = plainly(|| {
+    let outcome = plainly(&main.verdict, || {
         let connection = Owned::open(&registration.api, name, registration.name())?;
         connection.busy_timeout(0);
         connection.value("PRAGMA locking_mode=EXCLUSIVE")?;

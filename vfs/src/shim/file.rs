@@ -15,6 +15,7 @@ use super::control;
 use super::edge::guarded;
 use super::methods;
 use super::register::Registration;
+use crate::lock::FileLocks;
 use crate::main_file::{Journal, MainFile};
 
 /// What SQLite allocates for each file: its own part, then ours.
@@ -38,6 +39,8 @@ pub(crate) struct State {
     /// None for an open that was refused: then only the refusal is left to be told.
     pub(crate) base: Option<BaseFile>,
     pub(crate) kind: Kind,
+    /// Locks of our own in place of the base's.
+    pub(crate) locks: Option<FileLocks>,
     /// Kept while the file is open, if its URI named a base of its own.
     #[expect(dead_code, reason = "kept for its drop")]
     pub(crate) own_base: Option<Remembered>,
@@ -169,17 +172,38 @@ pub(crate) unsafe extern "C" fn file_size(f: *mut ffi::sqlite3_file, size: *mut 
 }
 
 pub(crate) unsafe extern "C" fn lock(f: *mut ffi::sqlite3_file, level: c_int) -> c_int {
-    base!(f).lock(level)
+    let base = base!(f);
+    // SAFETY: an open file.
+    match unsafe { &state(f).locks } {
+        Some(locks) => guarded(ffi::SQLITE_IOERR_LOCK, || locks.lock(level)),
+        None => base.lock(level),
+    }
 }
 
 pub(crate) unsafe extern "C" fn unlock(f: *mut ffi::sqlite3_file, level: c_int) -> c_int {
-    base!(f).unlock(level)
+    let base = base!(f);
+    // SAFETY: an open file.
+    match unsafe { &state(f).locks } {
+        Some(locks) => guarded(ffi::SQLITE_IOERR_UNLOCK, || locks.unlock(level)),
+        None => base.unlock(level),
+    }
 }
 
 pub(crate) unsafe extern "C" fn check_reserved_lock(f: *mut ffi::sqlite3_file, result: *mut c_int) -> c_int {
     let base = base!(f);
-    // SAFETY: SQLite's pointer.
-    unsafe { base.check_reserved_lock(result) }
+    // SAFETY: an open file.
+    let Some(locks) = (unsafe { &state(f).locks }) else {
+        // SAFETY: SQLite's pointer.
+        return unsafe { base.check_reserved_lock(result) };
+    };
+    guarded(ffi::SQLITE_IOERR_CHECKRESERVEDLOCK, || match locks.reserved() {
+        Ok(reserved) => {
+            // SAFETY: SQLite's pointer.
+            unsafe { *result = c_int::from(reserved) };
+            ffi::SQLITE_OK
+        }
+        Err(code) => code,
+    })
 }
 
 pub(crate) unsafe extern "C" fn file_control(f: *mut ffi::sqlite3_file, op: c_int, argument: *mut c_void) -> c_int {

@@ -11,6 +11,7 @@ pub(crate) mod control;
 pub(crate) mod convert;
 pub(crate) mod edge;
 pub(crate) mod file;
+pub(crate) mod judge;
 pub(crate) mod methods;
 pub(crate) mod open;
 pub(crate) mod register;

@@ -6,7 +6,7 @@
 //! An open that is refused still succeeds for SQLite, with a file that only knows its refusal: that way the automatic
 //! extension can hand SQLite the message, and `sqlite3_errmsg` says why.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -14,16 +14,17 @@ use std::sync::Arc;
 
 use libsqlite3_sys as ffi;
 
-use super::base::{BaseFile, exists};
+use super::base::BaseFile;
 use super::bases;
 use super::control::Who;
 use super::file::{Kind, State, install};
 use super::methods;
 use super::register::{self, Registration};
 use super::vfs::path_of;
-use super::{auto, convert};
+use super::{auto, convert, judge};
 use crate::explain;
-use crate::fs::{self, Class, NoAnswer, Place, Problem, Source, Verdict};
+use crate::fs::{self, Problem, Verdict};
+use crate::lock;
 use crate::main_file::{self, Access, MainFile};
 use crate::notice;
 use crate::options::{KEYS, OptionError, Options, PolicyChoice, RESERVED_KEYS};
@@ -31,19 +32,19 @@ use crate::policy::Policy;
 use crate::refusal::{self, Refusal};
 
 thread_local! {
-    /// Set while this thread opens a database for a conversion of our own.
-    static PLAIN: Cell<bool> = const { Cell::new(false) };
+    /// Set while this thread opens a database for a conversion of our own: what is known about its place.
+    static PLAIN: RefCell<Option<Arc<Verdict>>> = const { RefCell::new(None) };
 }
 
-/// Runs `body` with all opens of this thread as with policy=off.
-pub(crate) fn plainly<T>(body: impl FnOnce() -> T) -> T {
-    struct Restore(bool);
+/// Runs `body` with all opens of this thread as with policy=off, at a place that has been judged already.
+pub(crate) fn plainly<T>(verdict: &Arc<Verdict>, body: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Arc<Verdict>>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            PLAIN.set(self.0);
+            PLAIN.set(self.0.take());
         }
     }
-    let _restore = Restore(PLAIN.replace(true));
+    let _restore = Restore(PLAIN.replace(Some(Arc::clone(verdict))));
     body()
 }
 
@@ -93,7 +94,10 @@ pub(crate) unsafe fn open(
                 if code & 0xff == ffi::SQLITE_NOMEM {
                     return ffi::SQLITE_NOMEM;
                 }
-                install(file, State { registration, base: None, kind: Kind::Main(Arc::new(main)), own_base: None });
+                install(
+                    file,
+                    State { registration, base: None, kind: Kind::Main(Arc::new(main)), locks: None, own_base: None },
+                );
                 ffi::SQLITE_OK
             }
         }
@@ -141,7 +145,7 @@ unsafe fn open_other(
         match BaseFile::open(base, name, flags, out_flags) {
             Ok(base) => {
                 let kind = if protects { Kind::Journal(main_file::Journal::opened(owners)) } else { Kind::Other };
-                install(file, State { registration, base: Some(base), kind, own_base: None });
+                install(file, State { registration, base: Some(base), kind, locks: None, own_base: None });
                 ffi::SQLITE_OK
             }
             Err(code) => code,
@@ -174,11 +178,11 @@ unsafe fn open_main(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> Result<State, Failure> {
-    // SAFETY: the contract of xOpen, for this block and the next.
-    let (path, name_text) = unsafe { (path_of(name), CStr::from_ptr(name)) };
-    let mut options = unsafe { options_of(registration, name) }
-        .map_err(|error| Refusal::new(&path, ffi::SQLITE_CANTOPEN, error.to_string()))?;
-    if PLAIN.get() {
+    // SAFETY: the contract of xOpen.
+    let (path, name_text, options) = unsafe { (path_of(name), CStr::from_ptr(name), options_of(registration, name)) };
+    let mut options = options.map_err(|error| Refusal::new(&path, ffi::SQLITE_CANTOPEN, error.to_string()))?;
+    let judged_before = PLAIN.with_borrow(Clone::clone);
+    if judged_before.is_some() {
         options.policy = PolicyChoice::Off;
     }
     let base_vfs = base_of(registration, &options, &path)?;
@@ -188,7 +192,7 @@ unsafe fn open_main(
 
     if native && !off && !fs::known_local(&path) {
         if let Err(Problem::NoAnswer(no)) = fs::place(&path, options.fs_timeout) {
-            return Err(no_answer(&path, &no).into());
+            return Err(judge::no_answer(&path, &no).into());
         }
     }
     // Opened for reading, a pipe would wait for a writer, and a directory would open and then fail to be read.
@@ -208,125 +212,49 @@ unsafe fn open_main(
             *out_flags = got;
         }
     }
-    let state = |base: BaseFile, main: MainFile| State {
-        registration,
-        base: Some(base),
-        kind: Kind::Main(Arc::new(main)),
-        own_base,
+    let closing = |base: &BaseFile, refusal: Refusal| {
+        base.close();
+        Failure::Refused(refusal)
     };
-    let place = if off {
-        Place { verdict: Arc::new(Verdict::unknown("policy=off: nobody looked")) }
-    } else if !native {
-        Place { verdict: Arc::new(of_base(base_vfs)) }
-    } else {
-        match judged(&path, &options, &base) {
-            Ok(place) => place,
-            Err(refusal) => {
-                base.close();
-                return Err(refusal.into());
-            }
-        }
+    let verdict = match judged_before {
+        Some(verdict) => verdict,
+        None if off => Arc::new(Verdict::unknown("policy=off: nobody looked")),
+        None if !native => Arc::new(judge::of_base(base_vfs)),
+        None => judge::opened(&path, &options, &base).map_err(|refusal| closing(&base, refusal))?,
     };
-    let policy = Policy::settle(&options, &place.verdict, methods::offers_shared_memory(base.methods()));
+    let policy = Policy::settle(&options, &verdict, methods::offers_shared_memory(base.methods()));
     // SAFETY: SQLite's own name.
     let access = unsafe { access(registration, name, got) };
     let base_name = register::name_of(base_vfs);
-    let main =
-        MainFile::new(path.clone(), options, place.verdict, policy, access, base_name, registration.speak.clone());
+    let main = MainFile::new(path.clone(), options, verdict, policy, access, base_name, registration.speak.clone());
     for warning in main.verdict.warnings.clone() {
         main.warn_only("verdict", &warning);
     }
 
+    if !off && access == Access::ReadWrite {
+        // SAFETY: SQLite's own name; the base is registered.
+        unsafe { judge::orphaned_wal(&base, base_vfs, name_text) }.map_err(|refusal| closing(&base, refusal))?;
+    }
     if main.forbids_wal() || (access == Access::ReadOnly && main.policy().hides_shared_memory()) {
         // SAFETY: SQLite's own name; the base is registered.
-        let found = unsafe { wal_database(&base, base_vfs, name_text) };
-        if found {
-            if let Err(mut refusal) = convert::to_rollback(registration, name_text, &main) {
-                refusal.not_local = true;
-                base.close();
-                return Err(refusal.into());
-            }
-            main.warn(
-                "converted",
-                format!("a WAL database was converted to journal_mode DELETE: {}", main.policy().reason),
-            );
+        if unsafe { judge::wal_database(&base, base_vfs, name_text) } {
+            convert::to_rollback(registration, name_text, &main).map_err(|refusal| closing(&base, refusal))?;
+            let reason = main.policy().reason;
+            main.warn("converted", format!("a WAL database was converted to journal_mode DELETE: {reason}"));
         }
     }
-    Ok(state(base, main))
+    let locks = match lock::for_file(&main, native) {
+        Ok(locks) => locks,
+        Err(error) => {
+            let reason = format!("no handle for its locks could be opened: {error}");
+            return Err(closing(&base, Refusal::new(&path, ffi::SQLITE_CANTOPEN, reason)));
+        }
+    };
+    Ok(State { registration, base: Some(base), kind: Kind::Main(Arc::new(main)), locks, own_base })
 }
 
 fn got_create(flags: c_int) -> bool {
     flags & ffi::SQLITE_OPEN_CREATE != 0
-}
-
-/// The verdict once the file is open. The path must still name the file that is open: between the two looks it may have
-/// been replaced, or something mounted over it.
-fn judged(path: &Path, options: &Options, base: &BaseFile) -> Result<Place, Refusal> {
-    let place = match fs::place(path, options.fs_timeout) {
-        Ok(place) => place,
-        Err(Problem::NoAnswer(no)) => return Err(no_answer(path, &no)),
-        // Of the filesystem this says nothing; a WAL database must not be converted for want of a descriptor.
-        Err(Problem::Io { error, .. }) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
-            return Err(explain::failed_open(path, ffi::SQLITE_CANTOPEN, error.raw_os_error().unwrap_or(0), false));
-        }
-        Err(Problem::Io { error, .. }) => {
-            let verdict = Verdict::unknown(format!("its path cannot be followed: {error}"));
-            return Ok(Place { verdict: Arc::new(verdict) });
-        }
-    };
-    let mut moved: c_int = 0;
-    // SAFETY: SQLITE_FCNTL_HAS_MOVED writes an integer.
-    let code = unsafe { base.file_control(ffi::SQLITE_FCNTL_HAS_MOVED, (&raw mut moved).cast()) };
-    if code == ffi::SQLITE_OK && moved != 0 {
-        return Err(Refusal::new(path, ffi::SQLITE_CANTOPEN, "the file was replaced while it was being opened")
-            .hint("try again; if it happens again, find the program that replaces it"));
-    }
-    Ok(place)
-}
-
-/// Whether the open database is a WAL database, or has a -wal that SQLite would read.
-///
-/// # Safety
-/// `vfs` must be registered.
-unsafe fn wal_database(base: &BaseFile, vfs: *mut ffi::sqlite3_vfs, name: &CStr) -> bool {
-    let mut header = [0_u8; 100];
-    if base.read_into(&mut header, 0) != ffi::SQLITE_OK {
-        return false;
-    }
-    if !header.starts_with(b"SQLite format 3\0") {
-        return false;
-    }
-    let wal = CString::new([name.to_bytes(), b"-wal"].concat());
-    // SAFETY: see above.
-    header[18] == 2 || header[19] == 2 || wal.is_ok_and(|wal| unsafe { exists(vfs, wal.as_ptr()) })
-}
-
-/// The refusal of a filesystem that does not answer.
-pub(crate) fn no_answer(path: &Path, no_answer: &NoAnswer) -> Refusal {
-    let verdict = &no_answer.verdict;
-    let mut reason = format!(
-        "{} ({}) did not answer within {} s",
-        verdict.filesystem,
-        verdict.class,
-        no_answer.waited.as_secs_f64()
-    );
-    if let (Some(source), Some(point)) = (&verdict.source, &verdict.mount_point) {
-        reason = format!("{reason}; it is {source} mounted at {}", point.display());
-    }
-    let mut refusal = Refusal::new(path, ffi::SQLITE_CANTOPEN, reason)
-        .hint("nothing was touched; try again when the server answers, or give it longer with fs_timeout=MS");
-    refusal.not_local = verdict.class != Class::Local;
-    refusal
-}
-
-/// Another VFS than the operating system's: its name says nothing about where the bytes go.
-fn of_base(vfs: *mut ffi::sqlite3_vfs) -> Verdict {
-    let name = register::name_of(vfs);
-    let mut verdict =
-        Verdict::unknown(format!("the base VFS `{name}` does the I/O, and where its bytes go is not known"));
-    verdict.filesystem = format!("vfs:{name}");
-    verdict.from = Source::BaseVfs;
-    verdict
 }
 
 fn base_of(registration: &Registration, options: &Options, path: &Path) -> Result<*mut ffi::sqlite3_vfs, Refusal> {

@@ -11,7 +11,7 @@ struct Request {
     mask: u64,
 }
 
-/// The same number on every architecture that Rust knows.
+/// The number on all architectures but Alpha and MIPS, where this one is not used and the answer ENOSYS.
 const SYS_STATMOUNT: libc::c_long = 457;
 
 /// Asks for what `mask` names about the mount with this unique id. The answer is a struct statmount with its strings.

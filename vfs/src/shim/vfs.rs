@@ -11,7 +11,7 @@ use libsqlite3_sys as ffi;
 
 use super::edge::guarded;
 use super::register::{Registration, of};
-use super::{bases, open as opening};
+use super::{bases, judge, open as opening};
 use crate::explain;
 use crate::fs;
 use crate::options::PolicyChoice;
@@ -72,16 +72,18 @@ pub(crate) unsafe extern "C" fn open(
 }
 
 pub(crate) unsafe extern "C" fn delete(vfs: Vfs, name: *const c_char, sync_directory: c_int) -> c_int {
-    // SAFETY: SQLite's C string.
     guarded(ffi::SQLITE_IOERR_DELETE, || {
-        forward!(vfs, unsafe { base_for(vfs, name) }, xDelete(name, sync_directory), ffi::SQLITE_IOERR_DELETE)
+        // SAFETY: SQLite's C string.
+        let base = unsafe { base_for(vfs, name) };
+        forward!(vfs, base, xDelete(name, sync_directory), ffi::SQLITE_IOERR_DELETE)
     })
 }
 
 pub(crate) unsafe extern "C" fn access(vfs: Vfs, name: *const c_char, flags: c_int, result: *mut c_int) -> c_int {
-    // SAFETY: SQLite's C string.
     guarded(ffi::SQLITE_IOERR_ACCESS, || {
-        forward!(vfs, unsafe { base_for(vfs, name) }, xAccess(name, flags, result), ffi::SQLITE_IOERR_ACCESS)
+        // SAFETY: SQLite's C string.
+        let base = unsafe { base_for(vfs, name) };
+        forward!(vfs, base, xAccess(name, flags, result), ffi::SQLITE_IOERR_ACCESS)
     })
 }
 
@@ -128,7 +130,7 @@ fn does_not_answer(registration: &Registration, path: &Path) -> Option<c_int> {
     }
     match fs::place(path, defaults.fs_timeout) {
         Err(fs::Problem::NoAnswer(no_answer)) => {
-            let mut refusal = opening::no_answer(path, &no_answer);
+            let mut refusal = judge::no_answer(path, &no_answer);
             opening::tell(registration, &mut refusal);
             Some(refusal.code)
         }
