@@ -30,3 +30,8 @@ pub use options::Options;
 pub use uri::uri;
 
 pub use {hardened_vfs, rusqlite};
+
+/// The examples of the README compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,24 +1,13 @@
 //! The loadable extension in other people's hosts: the sqlite3 shell and Python, on a database file made by them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 use support::{fuse, require};
 
-/// Built once, by the command that users are told to run.
 fn extension() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        // The environment of a test run names this package; the extension is another.
-        let output =
-            Command::new(cargo).arg("extension").current_dir(root).env_remove("CARGO_MANIFEST_DIR").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        root.join("target/release/libhardened.so")
-    })
+    support::extension::build(Path::new(env!("CARGO_MANIFEST_DIR")))
 }
 
 fn shell(arguments: &[&str], variables: &[(&str, &str)]) -> Output {

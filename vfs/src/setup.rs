@@ -159,7 +159,6 @@ impl Tries<'_> {
 /// An error means that the database could not be read.
 fn set_wal(tries: &Tries<'_>, disk: &dyn Disk, main: &MainFile) -> Result<(), SqlError> {
     let floor = main.policy().floor;
-    let already = disk.stamped_wal();
     let mode = match tries.value("PRAGMA main.journal_mode") {
         Ok(mode) => mode.unwrap_or_default(),
         Err(error) => {
@@ -172,6 +171,7 @@ fn set_wal(tries: &Tries<'_>, disk: &dyn Disk, main: &MainFile) -> Result<(), Sq
         tries.synchronous(main, floor);
         return Ok(());
     }
+    let already = disk.stamped_wal();
     let refused = match tries.value("PRAGMA main.journal_mode=WAL") {
         Ok(Some(mode)) if mode == "wal" => match tries.value("PRAGMA main.schema_version") {
             Ok(_) => None,

@@ -8,6 +8,7 @@
 #![deny(missing_docs)]
 
 mod detach;
+pub mod extension;
 pub mod fault_vfs;
 pub mod fuse;
 pub mod mounts;

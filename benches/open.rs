@@ -1,0 +1,71 @@
+//! What an open costs: stock SQLite against hardened, in turn in one run, so that a machine that changes its speed changes
+//! both. `cargo bench --bench open`; `-- DIRECTORY...` measures in these directories.
+//!
+//! Medians are printed; the differences are what the VFS adds.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+
+const ROUNDS: usize = 2_000;
+
+fn main() {
+    hardened_sqlite::hardened_vfs::register(Default::default()).unwrap();
+    let given: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).filter(|path| path.is_dir()).collect();
+    let home = tempfile::tempdir().unwrap();
+    let directories = if given.is_empty() { vec![home.path().to_owned()] } else { given };
+    for directory in directories {
+        measure(&directory);
+    }
+}
+
+fn measure(directory: &Path) {
+    let path = directory.join("hardened-bench-open.db");
+    let made = hardened_sqlite::open_connection(&path).unwrap();
+    made.execute_batch("CREATE TABLE IF NOT EXISTS t(x); INSERT INTO t VALUES (1)").unwrap();
+    let report = hardened_sqlite::report(&made).unwrap();
+    println!("{}: {}", directory.display(), report.policy);
+    // Kept open: otherwise each close would be the last one and checkpoint.
+    let name = path.to_str().unwrap();
+    let hardened = format!("file:{name}?vfs=hardened");
+    let off = format!("file:{name}?vfs=hardened&policy=off");
+    let setup = format!(
+        "PRAGMA busy_timeout=2000; PRAGMA journal_mode; PRAGMA synchronous={}",
+        report.synchronous.as_deref().unwrap_or("FULL")
+    );
+    let limit = Duration::from_secs(10);
+    let ways: [(&str, Box<dyn Fn()>); 6] = [
+        ("classify alone", Box::new(|| drop(hardened_sqlite::fs::classify(&path, limit).unwrap()))),
+        ("stock: open, close", Box::new(|| drop(open(name)))),
+        ("policy=off: open, close", Box::new(|| drop(open(&off)))),
+        ("stock: open, the same pragmas, close", Box::new(|| open(name).execute_batch(&setup).unwrap())),
+        ("hardened: open, close", Box::new(|| drop(open(&hardened)))),
+        (
+            "hardened_sqlite::open_connection, close",
+            Box::new(|| drop(hardened_sqlite::open_connection(&path).unwrap())),
+        ),
+    ];
+    let mut times = vec![Vec::with_capacity(ROUNDS); ways.len()];
+    for round in 0..ROUNDS + 100 {
+        for (way, times) in ways.iter().zip(&mut times) {
+            let began = Instant::now();
+            way.1();
+            if round >= 100 {
+                times.push(began.elapsed());
+            }
+        }
+    }
+    println!("| what | median, µs |\n|---|---|");
+    for ((what, _), times) in ways.iter().zip(&mut times) {
+        times.sort();
+        println!("| {what} | {:.1} |", times[ROUNDS / 2].as_secs_f64() * 1e6);
+    }
+    drop(made);
+    let _ = std::fs::remove_file(&path);
+}
+
+fn open(name: &str) -> Connection {
+    Connection::open_with_flags(name, OpenFlags::default()).unwrap()
+}
