@@ -85,7 +85,8 @@ fn asking_for_wal_is_answered_truthfully_in_sqlites_own_row_shape() {
     for sql in ["PRAGMA journal_mode=WAL", "PRAGMA main.journal_mode=wal", "PRAGMA journal_mode('w')"] {
         let shape = |connection: &Connection| {
             let mut statement = connection.prepare(sql).unwrap();
-            let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+            let names: Vec<String> =
+                (0..statement.column_count()).map(|index| statement.column_name(index).unwrap().to_owned()).collect();
             let rows: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
             (names, rows)
         };

@@ -4,6 +4,7 @@
 //! file from one thread at a time (the connection's or the shared cache's mutex), and may call it again from within a
 //! file control; therefore nothing here holds a `&mut` to the state.
 
+use std::alloc::Layout;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
 
@@ -73,11 +74,11 @@ pub(crate) unsafe fn state<'a>(file: *mut ffi::sqlite3_file) -> &'a State {
     unsafe { &*(*file.cast::<File>()).state }
 }
 
-/// Puts an open state behind `file`.
+/// Puts an open state behind `file`; SQLITE_NOMEM, with the base closed, if there is no memory for it.
 ///
 /// # Safety
 /// `file` must be the memory that SQLite gave to our xOpen.
-pub(crate) unsafe fn install(file: *mut ffi::sqlite3_file, state: State) {
+pub(crate) unsafe fn install(file: *mut ffi::sqlite3_file, state: State) -> c_int {
     let table = match &state.base {
         None => methods::refused(),
         Some(base) => {
@@ -85,12 +86,22 @@ pub(crate) unsafe fn install(file: *mut ffi::sqlite3_file, state: State) {
             methods::for_base(base.methods(), hide)
         }
     };
-    // SAFETY: SQLite gave us szOsFile bytes, which is the size of File.
+    // SAFETY: State is not of size zero; the block is what Box::from_raw in xClose expects.
+    let block = unsafe { std::alloc::alloc(Layout::new::<State>()) }.cast::<State>();
+    if block.is_null() {
+        if let Some(base) = &state.base {
+            base.close();
+        }
+        return ffi::SQLITE_NOMEM;
+    }
+    // SAFETY: the block has the layout of a State, and SQLite gave us szOsFile bytes, which is the size of File.
     unsafe {
+        block.write(state);
         let file = file.cast::<File>();
-        (*file).state = Box::into_raw(Box::new(state));
+        (*file).state = block;
         (*file).sqlite.pMethods = table;
     }
+    ffi::SQLITE_OK
 }
 
 /// Stops offering shared memory on an open file.

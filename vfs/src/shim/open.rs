@@ -71,8 +71,7 @@ pub(crate) unsafe fn open(
                 if let Some(main) = state.main() {
                     main_file::remember(main);
                 }
-                install(file, state);
-                ffi::SQLITE_OK
+                install(file, state)
             }
             Err(Failure::Plain(code)) => code,
             Err(Failure::Refused(mut refusal)) => {
@@ -145,8 +144,7 @@ unsafe fn open_other(
         match BaseFile::open(base, name, flags, out_flags) {
             Ok(base) => {
                 let kind = if protects { Kind::Journal(main_file::Journal::opened(owners)) } else { Kind::Other };
-                install(file, State { registration, base: Some(base), kind, locks: None, own_base: None });
-                ffi::SQLITE_OK
+                install(file, State { registration, base: Some(base), kind, locks: None, own_base: None })
             }
             Err(code) => code,
         }
