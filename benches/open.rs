@@ -36,7 +36,8 @@ fn measure(directory: &Path) {
         report.synchronous.as_deref().unwrap_or("FULL")
     );
     let limit = Duration::from_secs(10);
-    let ways: [(&str, Box<dyn Fn()>); 6] = [
+    type Way<'a> = (&'a str, Box<dyn Fn() + 'a>);
+    let ways: [Way<'_>; 6] = [
         ("classify alone", Box::new(|| drop(hardened_sqlite::fs::classify(&path, limit).unwrap()))),
         ("stock: open, close", Box::new(|| drop(open(name)))),
         ("policy=off: open, close", Box::new(|| drop(open(&off)))),

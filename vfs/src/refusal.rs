@@ -59,7 +59,7 @@ pub fn last_refusal() -> Option<Refusal> {
     LAST.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// The last one on this thread since [`forget_mine`].
+/// The last one on this thread since [`forget_refusal_here`].
 pub fn last_refusal_here() -> Option<Refusal> {
     MINE.with(|mine| mine.try_borrow().ok()?.clone())
 }

@@ -5,7 +5,7 @@
 //!
 //! - Only filesystems on the allowlist of local ones are `Local`; what is not known is not.
 //! - Nothing behind a mount that is not known to be local is touched by the calling thread: such steps run in the
-//!   mount's [`lane`], and a server that does not answer costs the caller a bounded time and the process one thread.
+//!   mount's lane, and a server that does not answer costs the caller a bounded time and the process one thread.
 //! - The worse of the verdicts on the directory (it will hold -wal and -journal) and on the file itself counts.
 
 mod cache;
