@@ -36,7 +36,7 @@ impl BaseFile {
     /// `vfs` must be registered, `name` and `out_flags` as SQLite hands them to xOpen.
     pub(crate) unsafe fn open(
         vfs: *mut ffi::sqlite3_vfs,
-        name: ffi::sqlite3_filename,
+        name: *const c_char,
         flags: c_int,
         out_flags: *mut c_int,
     ) -> Result<BaseFile, c_int> {

@@ -54,7 +54,7 @@ pub(crate) fn plainly<T>(verdict: &Arc<Verdict>, body: impl FnOnce() -> T) -> T 
 /// The contract of xOpen: `name` is null or a file name of SQLite's, `file` has room for szOsFile bytes.
 pub(crate) unsafe fn open(
     registration: &'static Registration,
-    name: ffi::sqlite3_filename,
+    name: *const c_char,
     file: *mut ffi::sqlite3_file,
     flags: c_int,
     out_flags: *mut c_int,
@@ -124,7 +124,7 @@ impl From<Refusal> for Failure {
 /// A journal, a WAL, a super-journal or a temporary file.
 unsafe fn open_other(
     registration: &'static Registration,
-    name: ffi::sqlite3_filename,
+    name: *const c_char,
     file: *mut ffi::sqlite3_file,
     flags: c_int,
     out_flags: *mut c_int,
@@ -172,7 +172,7 @@ unsafe fn owners(registration: &Registration, name: *const c_char) -> Vec<Arc<Ma
 /// A main database.
 unsafe fn open_main(
     registration: &'static Registration,
-    name: ffi::sqlite3_filename,
+    name: *const c_char,
     flags: c_int,
     out_flags: *mut c_int,
 ) -> Result<State, Failure> {

@@ -60,7 +60,7 @@ unsafe fn base_for(vfs: Vfs, name: *const c_char) -> Vfs {
 
 pub(crate) unsafe extern "C" fn open(
     vfs: Vfs,
-    name: ffi::sqlite3_filename,
+    name: *const c_char,
     file: *mut ffi::sqlite3_file,
     flags: c_int,
     out_flags: *mut c_int,
