@@ -21,7 +21,44 @@ pub struct Detail {
     pub hint: Option<String>,
     /// Whether the database is on a filesystem that is not local, as far as is known.
     pub not_local: bool,
-    number: u64,
+    pub(crate) number: u64,
+}
+
+impl Detail {
+    /// A failure of now, with the hint that goes with its code.
+    pub(crate) fn of(path: &Path, code: i32, mut cause: String) -> Detail {
+        let hint = match code & 0xff {
+            ffi::SQLITE_NOTADB => "check the name; if it was a database, restore a backup; the file was not changed",
+            ffi::SQLITE_CORRUPT => "stop writing to it, copy it aside with its -wal and -journal, then recover a copy",
+            ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => "close it elsewhere, or wait longer with a busy timeout",
+            // The file itself was opened, or the VFS would have said more.
+            ffi::SQLITE_CANTOPEN => {
+                "see whether the -wal, -shm and -journal beside it are files that this user may open, and whether new ones \
+                 may be created there"
+            }
+            ffi::SQLITE_IOERR if code == ffi::SQLITE_IOERR_SHMSIZE => {
+                cause.push_str(": there is no room for the -shm beside it");
+                "make room and try again"
+            }
+            ffi::SQLITE_IOERR => {
+                "see the system's log for errors of the disk or network, and whether the -wal, -shm and -journal beside it \
+                 are files"
+            }
+            ffi::SQLITE_FULL => "make room and try again",
+            _ => "",
+        };
+        let hint = (!hint.is_empty()).then(|| hint.to_owned());
+        let number = hardened_vfs::next_failure_number();
+        Detail { path: path.to_owned(), code, cause, hint, not_local: false, number }
+    }
+
+    /// Adds the path that the user named, if the failure is about another one that links led to.
+    pub(crate) fn reached_through(mut self, named: &Path) -> Detail {
+        if std::path::absolute(named).is_ok_and(|named| named != self.path) {
+            self.cause.push_str(&format!(" (reached through {})", named.display()));
+        }
+        self
+    }
 }
 
 impl fmt::Display for Detail {
@@ -110,113 +147,28 @@ impl Error {
         message
     }
 
-    /// Builds the error for a result code.
-    pub(crate) fn of_code(path: &Path, code: i32, cause: String) -> Error {
-        let number = hardened_vfs::next_failure_number();
-        let mut detail = Detail { path: path.to_owned(), code, cause, hint: None, not_local: false, number };
-        match code & 0xff {
-            ffi::SQLITE_NOTADB => {
-                detail.hint =
-                    Some("check the name; if it was a database, restore a backup; the file was not changed".into());
-                Error::NotADatabase(detail)
-            }
-            ffi::SQLITE_CORRUPT => {
-                detail.hint =
-                    Some("stop writing to it, copy it aside with its -wal and -journal, then recover a copy".into());
-                Error::Corrupt(detail)
-            }
-            ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
-                detail.hint = Some("close it elsewhere, or wait longer with a busy timeout".into());
-                Error::Busy(detail)
-            }
-            ffi::SQLITE_CANTOPEN => {
-                // The file itself was opened, or the VFS would have said more.
-                detail.hint = Some(
-                    "see whether the -wal, -shm and -journal beside it are files that this user may open, and whether new \
-                     ones may be created there"
-                        .into(),
-                );
-                Error::CannotOpen(detail)
-            }
-            ffi::SQLITE_IOERR if code == ffi::SQLITE_IOERR_SHMSIZE => {
-                detail.cause.push_str(": there is no room for the -shm beside it");
-                detail.hint = Some("make room and try again".into());
-                Error::Sqlite(detail)
-            }
-            ffi::SQLITE_IOERR => {
-                detail.hint = Some(
-                    "see the system's log for errors of the disk or network, and whether the -wal, -shm and -journal beside \
-                     it are files"
-                        .into(),
-                );
-                Error::Sqlite(detail)
-            }
-            ffi::SQLITE_FULL => {
-                detail.hint = Some("make room and try again".into());
-                Error::Sqlite(detail)
-            }
-            _ => Error::Sqlite(detail),
-        }
-    }
-
-    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Error {
-        if let Some(detail) = self.detail_mut() {
-            detail.hint = Some(hint.into());
-        }
-        self
-    }
-
-    /// Adds the path that the user named, if the failure is about another one that links led to.
-    pub(crate) fn reached_through(mut self, named: &Path) -> Error {
-        if let Some(detail) = self.detail_mut() {
-            if std::path::absolute(named).is_ok_and(|named| named != detail.path) {
-                detail.cause.push_str(&format!(" (reached through {})", named.display()));
-            }
-        }
-        self
-    }
-
-    /// Takes `suffix` off the cause.
-    pub(crate) fn without_suffix(mut self, suffix: &str) -> Error {
-        if let Some(detail) = self.detail_mut() {
-            if let Some(cause) = detail.cause.strip_suffix(suffix) {
-                detail.cause = cause.to_owned();
-            }
-        }
-        self
-    }
-
-    pub(crate) fn on_other_than_local(mut self, yes: bool) -> Error {
-        if let Some(detail) = self.detail_mut() {
-            detail.not_local = yes;
-        }
-        self
-    }
-
-    fn detail_mut(&mut self) -> Option<&mut Detail> {
-        match self {
-            Error::CannotOpen(detail)
-            | Error::NotADatabase(detail)
-            | Error::Corrupt(detail)
-            | Error::Busy(detail)
-            | Error::Sqlite(detail) => Some(detail),
-            Error::Register(_) | Error::NotHardened => None,
-        }
-    }
-
     fn number(&self) -> u64 {
         self.detail().map_or(0, |detail| detail.number)
     }
 }
 
-impl From<Refusal> for Error {
+/// The variant goes by the result code.
+impl From<Detail> for Error {
+    fn from(detail: Detail) -> Self {
+        match detail.code & 0xff {
+            ffi::SQLITE_CANTOPEN => Error::CannotOpen(detail),
+            ffi::SQLITE_NOTADB => Error::NotADatabase(detail),
+            ffi::SQLITE_CORRUPT => Error::Corrupt(detail),
+            ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Error::Busy(detail),
+            _ => Error::Sqlite(detail),
+        }
+    }
+}
+
+impl From<Refusal> for Detail {
     fn from(refusal: Refusal) -> Self {
         let Refusal { path, code, reason, hint, not_local, number, .. } = refusal;
-        let detail = Detail { path, code, cause: reason, hint, not_local, number };
-        match code & 0xff {
-            ffi::SQLITE_BUSY => Error::Busy(detail),
-            _ => Error::CannotOpen(detail),
-        }
+        Detail { path, code, cause: reason, hint, not_local, number }
     }
 }
 
@@ -251,7 +203,7 @@ pub(crate) fn keep(error: &Error) {
 /// ```
 pub fn last_open_error() -> Option<Error> {
     let kept = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let refused = hardened_vfs::last_refusal().map(Error::from);
+    let refused = hardened_vfs::last_refusal().map(|refusal| Error::from(Detail::from(refusal)));
     match (kept, refused) {
         (Some(kept), Some(refused)) if refused.number() > kept.number() => Some(refused),
         (kept, refused) => kept.or(refused),

@@ -5,9 +5,9 @@ use std::path::Path;
 use hardened_vfs::{Report, Setup};
 use rusqlite::{Connection, ffi};
 
-use crate::error::{self, Error};
+use crate::error::{self, Detail, Error};
 use crate::options::Options;
-use crate::uri::uri;
+use crate::uri;
 
 /// Opens a plain connection with the default [`Options`].
 ///
@@ -41,25 +41,31 @@ fn attempt(options: &Options, path: &Path) -> Result<Connection, Error> {
     // SQLite would open the file that the part before it names.
     if path.as_os_str().as_encoded_bytes().contains(&0) {
         let cause = "the name contains a zero byte, which no file name can".to_owned();
-        return Err(Error::of_code(path, ffi::SQLITE_CANTOPEN, cause).with_hint("check where the name comes from"));
+        let hint = Some("check where the name comes from".to_owned());
+        return Err(Detail { hint, ..Detail::of(path, ffi::SQLITE_CANTOPEN, cause) }.into());
     }
     match hardened_vfs::register(hardened_vfs::Options::default()) {
-        // Somebody registered it with defaults of their own; ours come in the URI.
+        // Somebody registered it with defaults of their own; all of ours come in the URI.
         Ok(()) | Err(hardened_vfs::RegisterError::OtherOptions { .. }) => {}
         Err(error) => return Err(Error::Register(error)),
     }
     hardened_vfs::forget_refusal_here();
-    let uri = uri(path, &options.vfs);
-    let connection =
-        Connection::open_with_flags_and_vfs(&uri, options.flags(), hardened_vfs::NAME).map_err(|error| {
-            match hardened_vfs::last_refusal_here() {
-                Some(refusal) => Error::from(refusal).reached_through(path),
-                // rusqlite appends what it was given, which is ours and not the user's.
-                None => of_rusqlite(path, &error).without_suffix(&format!(": {uri}")),
-            }
-        })?;
+    let uri = uri::of_all(path, &options.vfs);
+    let opened = Connection::open_with_flags_and_vfs(&uri, options.flags(), hardened_vfs::NAME);
+    let connection = opened.map_err(|error| match hardened_vfs::last_refusal_here() {
+        Some(refusal) => Detail::from(refusal).reached_through(path),
+        None => {
+            let (code, message) = code_and_message(&error);
+            // rusqlite appends what it was given, which is ours and not the user's.
+            let own = message.strip_suffix(&format!(": {uri}")).map(str::to_owned);
+            Detail::of(path, code, own.unwrap_or(message))
+        }
+    })?;
     // rusqlite sets a timeout of its own after SQLite's automatic extensions have run.
-    connection.busy_timeout(options.vfs.busy_timeout).map_err(|error| of_rusqlite(path, &error))?;
+    connection.busy_timeout(options.vfs.busy_timeout).map_err(|error| {
+        let (code, message) = code_and_message(&error);
+        Detail::of(path, code, message)
+    })?;
     let read = match hardened_vfs::take_setup_here() {
         Setup::Done => Ok(()),
         Setup::Failed { code, message } => Err((code, message)),
@@ -73,21 +79,21 @@ fn attempt(options: &Options, path: &Path) -> Result<Connection, Error> {
         Err((code, message)) => {
             let report = report(&connection);
             let _ = connection.close();
-            Err(unreadable(path, code, message, report.ok()))
+            Err(unreadable(path, code, message, report.ok()).into())
         }
     }
 }
 
 /// A database that opened but could not be read.
-fn unreadable(path: &Path, code: i32, message: String, report: Option<Report>) -> Error {
-    let Some(report) = report else { return Error::of_code(path, code, message) };
+fn unreadable(path: &Path, code: i32, message: String, report: Option<Report>) -> Detail {
+    let Some(report) = report else { return Detail::of(path, code, message) };
     let cause = match code & 0xff {
         // What the file is instead says the same and more.
         ffi::SQLITE_NOTADB if report.file.starts_with("the ") => report.file,
         ffi::SQLITE_NOTADB | ffi::SQLITE_CORRUPT => format!("{message}: {}", report.file),
         _ => message,
     };
-    Error::of_code(path, code, cause).on_other_than_local(report.verdict.class != "local")
+    Detail { not_local: report.verdict.class != "local", ..Detail::of(path, code, cause) }
 }
 
 fn first_read(connection: &Connection) -> Result<(), (i32, String)> {
@@ -95,11 +101,6 @@ fn first_read(connection: &Connection) -> Result<(), (i32, String)> {
     connection
         .query_row("SELECT count(*) FROM main.sqlite_master", [], |_| Ok(()))
         .map_err(|error| code_and_message(&error))
-}
-
-fn of_rusqlite(path: &Path, error: &rusqlite::Error) -> Error {
-    let (code, message) = code_and_message(error);
-    Error::of_code(path, code, message)
 }
 
 fn code_and_message(error: &rusqlite::Error) -> (i32, String) {

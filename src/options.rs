@@ -8,7 +8,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::Error;
 
-/// How a database is opened; everything has a default.
+/// How a database is opened; everything has a default. What stands here counts, whatever defaults the VFS was registered
+/// with.
 ///
 /// ```
 /// use std::time::Duration;

@@ -19,13 +19,21 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'
 /// # Ok::<(), hardened_sqlite::OptionError>(())
 /// ```
 pub fn uri(path: &Path, options: &Options) -> String {
+    with_options(path, &options.to_string())
+}
+
+/// The same with every option written out, so that none is left to the defaults the VFS was registered with.
+pub(crate) fn of_all(path: &Path, options: &Options) -> String {
+    with_options(path, &options.in_full())
+}
+
+fn with_options(path: &Path, options: &str) -> String {
     let scheme = if path.is_absolute() { "file://" } else { "file:" };
     let path = percent_encode(path.as_os_str().as_bytes(), ESCAPED);
     let mut uri = format!("{scheme}{path}?vfs={}", hardened_vfs::NAME);
-    let options = options.to_string();
     if !options.is_empty() {
         uri.push('&');
-        uri.push_str(&options);
+        uri.push_str(options);
     }
     uri
 }

@@ -6,18 +6,8 @@ use std::path::Path;
 use hardened_sqlite::hardened_vfs;
 use hardened_sqlite::{Report, report};
 use rusqlite::{Connection, OpenFlags, ffi};
+use support::ask::text;
 use support::fault_vfs::{Call, FailSpec, FaultVfs};
-
-fn text(connection: &Connection, sql: &str) -> String {
-    connection
-        .query_row(sql, [], |row| row.get::<_, rusqlite::types::Value>(0))
-        .map(|value| match value {
-            rusqlite::types::Value::Integer(number) => number.to_string(),
-            rusqlite::types::Value::Text(text) => text,
-            other => format!("{other:?}"),
-        })
-        .unwrap_or_else(|error| panic!("{sql}: {error}"))
-}
 
 /// A native-looking base whose results the test decides. One for each test: tests run at the same time.
 fn base(name: &str) -> &'static FaultVfs {

@@ -7,20 +7,10 @@ use std::time::Duration;
 
 use hardened_sqlite::{FsChoice, Options, PolicyChoice, RollbackJournal, report};
 use rusqlite::{Connection, OpenFlags};
+use support::ask::text;
 use support::fuse;
 use support::require;
 use tempfile::TempDir;
-
-fn text(connection: &Connection, sql: &str) -> String {
-    connection
-        .query_row(sql, [], |row| row.get::<_, rusqlite::types::Value>(0))
-        .map(|value| match value {
-            rusqlite::types::Value::Integer(number) => number.to_string(),
-            rusqlite::types::Value::Text(text) => text,
-            other => format!("{other:?}"),
-        })
-        .unwrap_or_else(|error| panic!("{sql}: {error}"))
-}
 
 fn uri(path: &Path, parameters: &str) -> String {
     format!("file:{}?vfs=hardened{parameters}", path.display())

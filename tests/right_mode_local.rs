@@ -6,21 +6,11 @@ use std::time::Duration;
 
 use hardened_sqlite::{Options, open_connection, report};
 use rusqlite::{Connection, OpenFlags};
+use support::ask::text;
 use tempfile::TempDir;
 
 fn home() -> TempDir {
     tempfile::tempdir().unwrap()
-}
-
-fn text(connection: &Connection, sql: &str) -> String {
-    connection
-        .query_row(sql, [], |row| row.get::<_, rusqlite::types::Value>(0))
-        .map(|value| match value {
-            rusqlite::types::Value::Integer(number) => number.to_string(),
-            rusqlite::types::Value::Text(text) => text,
-            other => format!("{other:?}"),
-        })
-        .unwrap()
 }
 
 /// A plain open, as any program in any language does it.

@@ -302,3 +302,16 @@ fn sqlites_error_log_hears_why_an_open_was_refused() {
         assert!(message.contains("does not exist") && message.contains("create it first"), "{message}");
     });
 }
+
+#[test]
+fn the_open_apis_options_count_whatever_was_registered_and_plain_opens_get_what_was() {
+    alone("the_open_apis_options_count_whatever_was_registered_and_plain_opens_get_what_was", || {
+        hardened_vfs::register("policy=delete&busy_timeout=77".parse().unwrap()).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let plain = Connection::open(&uri(&home.path().join("plain.db"), ""), None).unwrap();
+        assert_eq!(plain.rows("PRAGMA journal_mode; PRAGMA busy_timeout").unwrap(), ["delete", "77"]);
+        let ours = hardened_sqlite::open_connection(home.path().join("ours.db")).unwrap();
+        let report = hardened_sqlite::report(&ours).unwrap();
+        assert_eq!((report.journal_mode.as_deref(), report.busy_timeout), (Some("wal"), Some(2000)));
+    });
+}

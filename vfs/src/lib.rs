@@ -24,8 +24,6 @@ compile_error!("`loadable` calls the host's SQLite and cannot be combined with `
 mod explain;
 pub mod format;
 pub mod fs;
-#[cfg(feature = "loadable")]
-pub mod host;
 mod lock;
 mod main_file;
 mod notice;
@@ -40,6 +38,8 @@ pub use options::{FsChoice, KEYS, OptionError, Options, PolicyChoice, RESERVED_K
 pub use refusal::{Refusal, forget_refusal_here, last_refusal, last_refusal_here, next_failure_number};
 pub use report::{Report, VerdictReport};
 pub use setup::{Setup, take_setup_here};
+#[cfg(feature = "loadable")]
+pub use shim::host;
 pub use shim::register::{NAME, RegisterError};
 
 /// Registers the VFS `hardened` with these options as the defaults of every database opened with it. Thread-safe; again

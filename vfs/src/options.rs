@@ -194,28 +194,36 @@ impl FromStr for Options {
 /// The same grammar back: what is not a default, in the order of [`KEYS`].
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let default = Options::default();
-        let mut pairs = Vec::new();
-        if self.policy != default.policy {
-            pairs.push(format!("policy={}", self.policy));
-        }
-        if self.fs != default.fs {
-            pairs.push(format!("fs={}", self.fs));
-        }
-        if self.journal != default.journal {
-            pairs.push(format!("journal={}", self.journal));
-        }
-        if self.busy_timeout != default.busy_timeout {
-            pairs.push(format!("busy_timeout={}", self.busy_timeout.as_millis()));
-        }
-        if self.fs_timeout != default.fs_timeout {
-            pairs.push(format!("fs_timeout={}", self.fs_timeout.as_millis()));
-        }
+        let default = Options::default().pairs();
+        let pairs: Vec<String> = self.pairs().into_iter().filter(|pair| !default.contains(pair)).collect();
+        f.write_str(&pairs.join("&"))
+    }
+}
+
+impl Options {
+    /// Every option in the grammar, also those that are as by default.
+    ///
+    /// ```
+    /// let full = hardened_vfs::Options::default().in_full();
+    /// assert_eq!(full, "policy=auto&fs=auto&journal=delete&busy_timeout=2000&fs_timeout=10000");
+    /// ```
+    pub fn in_full(&self) -> String {
+        self.pairs().join("&")
+    }
+
+    fn pairs(&self) -> Vec<String> {
+        let mut pairs = vec![
+            format!("policy={}", self.policy),
+            format!("fs={}", self.fs),
+            format!("journal={}", self.journal),
+            format!("busy_timeout={}", self.busy_timeout.as_millis()),
+            format!("fs_timeout={}", self.fs_timeout.as_millis()),
+        ];
         if let Some(base) = &self.base {
             let base = percent_encoding::utf8_percent_encode(base, percent_encoding::NON_ALPHANUMERIC);
             pairs.push(format!("base={base}"));
         }
-        f.write_str(&pairs.join("&"))
+        pairs
     }
 }
 

@@ -7,6 +7,7 @@
 
 #![deny(missing_docs)]
 
+pub mod ask;
 mod detach;
 pub mod extension;
 pub mod fault_vfs;

@@ -11,6 +11,8 @@ pub(crate) mod control;
 pub(crate) mod convert;
 pub(crate) mod edge;
 pub(crate) mod file;
+#[cfg(feature = "loadable")]
+pub mod host;
 pub(crate) mod judge;
 pub(crate) mod methods;
 pub(crate) mod open;

@@ -2,9 +2,9 @@
 
 use std::ffi::c_char;
 
+use super::register::{NAME, RegisterError, register_in};
+use super::sqlite::Api;
 use crate::options::Options;
-use crate::shim::register::{NAME, RegisterError, register_in};
-use crate::shim::sqlite::Api;
 
 /// A connection of the host.
 pub type Connection = libsqlite3_sys::sqlite3;
