@@ -228,3 +228,103 @@ fn one_warning_per_database_with_the_cause() {
     assert_eq!(about.len(), 1, "{about:?}");
     assert!(about[0].starts_with("hardened: ") && about[0].contains("5386"), "{about:?}");
 }
+
+/// Runs one of the tests of this file in a process of its own: what it pins is that the process lives on.
+fn alone(test: &str, body: impl FnOnce()) {
+    const ALONE: &str = "HARDENED_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return body();
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("1 passed"), "{test} is not the name of a test: {text}");
+}
+
+/// Between the mark in page 1 and its undoing another process opens the database, as it now must: as a WAL database.
+#[test]
+fn a_mark_that_cannot_be_taken_back_leaves_a_working_process() {
+    alone("a_mark_that_cannot_be_taken_back_leaves_a_working_process", || {
+        let home = tempfile::tempdir().unwrap();
+        let base = base("unix-contended");
+        let path = home.path().join("app.db");
+        rollback_database(&path);
+        let fault = base.fail(Call::ShmMap, FailSpec::code(ffi::SQLITE_IOERR_SHMMAP));
+        let other = std::thread::spawn({
+            let path = path.clone();
+            move || {
+                while stamp(&path) != [2, 2] {
+                    std::thread::yield_now();
+                }
+                let other = Connection::open(&path).unwrap();
+                assert_eq!(text(&other, "SELECT count(*) FROM t"), "1");
+                other
+            }
+        });
+        let connection = open(&path, base).unwrap();
+        assert!(fault.seen() > 0);
+        let other = other.join().unwrap();
+        assert_eq!(stamp(&path), [2, 2], "the other one keeps it");
+        let _ = connection.query_row("SELECT count(*) FROM t", [], |_| Ok(()));
+        base.clear();
+        assert_eq!(text(&connection, "SELECT count(*) FROM t"), "1", "and when the refusal is gone, all is well");
+        drop(connection);
+        assert_eq!(text(&other, "PRAGMA integrity_check"), "ok");
+    });
+}
+
+/// Whoever has the database open holds the locks of the base that the URI names, so a conversion must meet them there.
+#[test]
+fn a_conversion_goes_through_the_base_of_the_uri() {
+    hardened_vfs::register(Default::default()).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("app.db");
+    let holder = Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), "unix-dotfile").unwrap();
+    // Without shared memory WAL needs EXCLUSIVE locking mode.
+    holder.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; CREATE TABLE t(x)").unwrap();
+    assert_eq!(stamp(&path), [2, 2]);
+    let uri = format!("file:{}?vfs=hardened&base=unix-dotfile&fs=network", path.display());
+    let refused = Connection::open_with_flags(uri, OpenFlags::default());
+    assert!(refused.is_err(), "the holder has it open");
+    assert_eq!(stamp(&path), [2, 2], "and it was not touched");
+    holder.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+    drop(holder);
+    let stock = Connection::open(&path).unwrap();
+    assert_eq!(text(&stock, "SELECT count(*) FROM t"), "1", "what was committed is there");
+}
+
+#[test]
+fn without_locks_nothing_is_converted() {
+    hardened_vfs::register(Default::default()).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("app.db");
+    wal_database(&path);
+    let holder = Connection::open(&path).unwrap();
+    assert_eq!(text(&holder, "SELECT count(*) FROM t"), "1");
+    let uri = format!("file:{}?vfs=hardened&base=unix-none&fs=network", path.display());
+    assert!(Connection::open_with_flags(uri, OpenFlags::default()).is_err(), "whoever has it open is not seen");
+    assert_eq!(stamp(&path), [2, 2]);
+    holder.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+    drop(holder);
+    assert_eq!(text(&Connection::open(&path).unwrap(), "SELECT count(*) FROM t"), "2");
+}
+
+/// The locking mode of all databases is set through the first one alone.
+#[test]
+fn an_attached_database_in_exclusive_mode_stays_usable_when_wal_is_asked_for() {
+    hardened_vfs::register(Default::default()).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("app.db");
+    rollback_database(&path);
+    let connection = Connection::open_in_memory().unwrap();
+    let uri = format!("file:{}?vfs=hardened&fs=network", path.display());
+    connection.execute("ATTACH ?1 AS net", [uri]).unwrap();
+    assert_eq!(text(&connection, "PRAGMA locking_mode=EXCLUSIVE"), "exclusive");
+    assert_eq!(text(&connection, "PRAGMA net.journal_mode=WAL"), "delete");
+    connection.execute_batch("INSERT INTO net.t VALUES (2)").unwrap();
+    assert_eq!(text(&connection, "SELECT count(*) FROM net.t"), "2");
+}

@@ -162,3 +162,14 @@ fn everything_named_here() -> Vec<PathBuf> {
     names.sort();
     names
 }
+
+#[test]
+fn a_pipe_in_the_place_of_the_wal_is_not_waited_for() {
+    let home = home();
+    let path = home.path().join("app.db");
+    assert!(std::process::Command::new("mkfifo").arg(home.path().join("app.db-wal")).status().unwrap().success());
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || send.send(hardened_sqlite::open_connection(path).is_ok()));
+    // SQLite removes what cannot be the WAL of an empty database.
+    assert!(receive.recv_timeout(std::time::Duration::from_secs(60)).expect("the open ends"));
+}

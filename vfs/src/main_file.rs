@@ -52,7 +52,6 @@ pub(crate) struct MainFile {
     journals: AtomicU32,
     exclusive: AtomicBool,
     atomic_batch: AtomicBool,
-    undoing: AtomicBool,
     /// Address of the handle of the connection, 0 until SQLite tells it.
     connection: AtomicUsize,
 }
@@ -74,7 +73,6 @@ impl MainFile {
         let off = policy.rule == Rule::Off;
         let (policy, notes) = (Mutex::new(policy), Mutex::default());
         let (journals, exclusive, atomic_batch) = (AtomicU32::new(0), AtomicBool::new(false), AtomicBool::new(false));
-        let undoing = AtomicBool::new(false);
         MainFile {
             path,
             options,
@@ -89,7 +87,6 @@ impl MainFile {
             journals,
             exclusive,
             atomic_batch,
-            undoing,
             connection: AtomicUsize::new(0),
         }
     }
@@ -162,15 +159,10 @@ impl MainFile {
         self.connection.load(Ordering::Relaxed)
     }
 
-    /// While a WAL stamp of our own is taken back, WAL files may be opened once more.
-    pub(crate) fn undoing(&self, on: bool) {
-        self.undoing.store(on, Ordering::Relaxed);
-    }
-
     /// Whether WAL must not come into being, on disk or in memory.
     pub(crate) fn forbids_wal(&self) -> bool {
         let rollback = matches!(lock(&self.policy).rule, Rule::Rollback(_));
-        rollback && !self.left_alone() && !self.undoing.load(Ordering::Relaxed)
+        rollback && !self.left_alone()
     }
 }
 
@@ -178,24 +170,33 @@ impl MainFile {
 /// write can be refused for want of a journal.
 static STRAY: AtomicU32 = AtomicU32::new(0);
 
-/// The open databases, for journals whose pager cannot be asked.
-static OPEN: Mutex<Vec<Weak<MainFile>>> = Mutex::new(Vec::new());
+/// The open databases, each with the addresses of its journal's and its WAL's name. The addresses are only compared:
+/// a shim above may hand on names that no pager made, and sqlite3_database_file_object() must not be asked about those.
+static OPEN: Mutex<Vec<(Weak<MainFile>, [usize; 2])>> = Mutex::new(Vec::new());
 
 /// Remembers an open database.
-pub(crate) fn remember(main: &Arc<MainFile>) {
+pub(crate) fn remember(main: &Arc<MainFile>, journals: [usize; 2]) {
     let mut open = lock(&OPEN);
-    open.retain(|main| main.strong_count() > 0);
-    open.push(Arc::downgrade(main));
+    open.retain(|(main, _)| main.strong_count() > 0);
+    open.push((Arc::downgrade(main), journals));
 }
 
-/// The open databases whose journal or WAL has this name.
-pub(crate) fn by_journal(journal: &Path) -> Vec<Arc<MainFile>> {
+/// The databases that a journal or WAL protects: the one whose pager opens it, known by the address of the name, or, where
+/// another shim above hides that from us, all whose journal or WAL has this name.
+pub(crate) fn by_journal(address: usize, journal: &Path) -> Vec<Arc<MainFile>> {
+    let mine = lock(&OPEN).iter().filter(|(_, names)| names.contains(&address)).find_map(|(main, _)| main.upgrade());
+    if let Some(main) = mine {
+        return vec![main];
+    }
     let name = journal.as_os_str().as_bytes();
     let Some(database) = [&b"-journal"[..], b"-wal"].iter().find_map(|suffix| name.strip_suffix(*suffix)) else {
         return Vec::new();
     };
     let open = lock(&OPEN);
-    open.iter().filter_map(Weak::upgrade).filter(|main| main.path.as_os_str().as_bytes() == database).collect()
+    open.iter()
+        .filter_map(|(main, _)| main.upgrade())
+        .filter(|main| main.path.as_os_str().as_bytes() == database)
+        .collect()
 }
 
 /// An open rollback journal or WAL, counted by the databases it protects until dropped.

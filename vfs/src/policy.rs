@@ -133,6 +133,10 @@ impl From<Answer> for Reply {
 /// A journal mode that SQLite does not know makes the pragma a query, which answers with the mode in force, in SQLite's
 /// own row shape (<https://www.sqlite.org/pragma.html#pragma_journal_mode>).
 fn as_query(value: &str) -> Answer {
+    if value.is_empty() {
+        // There is no room for an unknown one, and '' means DELETE.
+        return Answer::Swallow;
+    }
     let mut unknown = value.to_owned();
     // Every known mode begins with a letter.
     unknown.replace_range(..1, "?");
@@ -215,8 +219,10 @@ fn synchronous(policy: &Policy, value: &str) -> Reply {
 fn synchronous_level(value: &str) -> u8 {
     if value.starts_with(|first: char| first.is_ascii_digit()) {
         let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
-        // SQLite keeps three bits of the number plus one, and never lets that be zero.
-        let kept = (digits.parse::<u64>().unwrap_or(0).wrapping_add(1) & 7).max(1) as u8;
+        // SQLite reads what does not fit in 31 bits as 0, keeps three bits of the number plus one, and never lets that be
+        // zero.
+        let number = digits.parse::<i32>().map_or(0, i32::unsigned_abs);
+        let kept = (number.wrapping_add(1) & 7).max(1) as u8;
         return (kept - 1).min(3);
     }
     match value.to_ascii_lowercase().as_str() {
@@ -330,6 +336,7 @@ mod tests {
             ("", false, false, "nonsense", Answer::Pass),
             ("journal=truncate", false, false, "truncate", Answer::Pass),
             ("journal=truncate", false, false, "delete", query("?elete")),
+            ("journal=truncate", false, false, "", Answer::Swallow),
             ("policy=off", false, false, "memory", Answer::Pass),
         ] {
             let reply = super::answer(&policy(options, local), "Journal_Mode", Some(value), exclusive);
@@ -356,6 +363,11 @@ mod tests {
             ("8", 0),
             ("9", 1),
             ("10", 2),
+            ("2147483649", 0),
+            ("2147483650", 0),
+            ("4294967298", 0),
+            ("18446744073709551618", 0),
+            ("00000000000000000002", 2),
         ] {
             assert_eq!(synchronous_level(value), level, "{value}");
             let network = super::answer(&policy("", false), "synchronous", Some(value), false).answer;

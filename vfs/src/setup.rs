@@ -220,15 +220,16 @@ fn fall_back(tries: &Tries<'_>, disk: &dyn Disk, main: &MainFile, already: bool,
         main.note(format!("WAL does not work here, but the database is a WAL database and stays one: {cause}"));
         return;
     }
-    main.fall_back(cause);
-    if disk.stamped_wal() {
-        // Stamped by us a moment ago. Without shared memory only EXCLUSIVE locking mode can open it again.
-        main.undoing(true);
-        for statement in ["PRAGMA main.locking_mode=EXCLUSIVE", "PRAGMA main.journal_mode=DELETE"] {
-            tries.set(main, statement);
-        }
-        main.undoing(false);
+    if disk.stamped_wal() && !take_back(tries, main) {
+        // The WAL is still open, and SQLite will call the methods of its shared memory until it is closed.
+        tries.set(main, "PRAGMA main.locking_mode=NORMAL");
+        main.warn(
+            "wal",
+            format!("the filesystem refuses WAL, and the mark in the database could not be taken back: {cause}"),
+        );
+        return;
     }
+    main.fall_back(cause);
     disk.hide_shared_memory();
     // The lock of EXCLUSIVE mode is given back by the first access after it ends.
     for statement in ["PRAGMA main.locking_mode=NORMAL", "PRAGMA main.schema_version"] {
@@ -236,12 +237,18 @@ fn fall_back(tries: &Tries<'_>, disk: &dyn Disk, main: &MainFile, already: bool,
     }
     tries.set(main, &format!("PRAGMA main.journal_mode={}", main.options.journal));
     tries.synchronous(main, Synchronous::Full);
-    if disk.stamped_wal() {
-        main.warn(
-            "wal",
-            format!("the filesystem refuses WAL, and the mark in the database could not be taken back: {cause}"),
-        );
-    } else {
-        main.warn("wal", format!("the filesystem refuses WAL, so the database stays in DELETE mode: {cause}"));
+    main.warn("wal", format!("the filesystem refuses WAL, so the database stays in DELETE mode: {cause}"));
+}
+
+/// Takes back the mark that we set a moment ago, unless somebody else has opened the database since. Where shared memory
+/// does not work only EXCLUSIVE locking mode can open it again.
+fn take_back(tries: &Tries<'_>, main: &MainFile) -> bool {
+    tries.set(main, "PRAGMA main.locking_mode=EXCLUSIVE");
+    match tries.value("PRAGMA main.journal_mode=DELETE") {
+        Ok(mode) => mode.as_deref() == Some("delete"),
+        Err(error) => {
+            main.note(format!("PRAGMA main.journal_mode=DELETE failed: {error}"));
+            false
+        }
     }
 }

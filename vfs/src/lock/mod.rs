@@ -3,7 +3,7 @@
 //! The bytes and their meaning are SQLite's own (<https://www.sqlite.org/lockingv3.html>): PENDING, RESERVED and the 510
 //! SHARED bytes behind 1 GiB. The kernel arbitrates between connections, threads and processes alike; there is no table
 //! of our own. Invariant: the locks held are those of the level, except that after a failed step towards EXCLUSIVE the
-//! level is PENDING, which keeps new readers out until the next step or unlock.
+//! level is PENDING, which keeps new readers out until the next step or unlock, also where SHARED was lost on the way.
 
 #[cfg(target_os = "linux")]
 pub(crate) mod ofd;
@@ -92,11 +92,13 @@ impl Bytes for std::convert::Infallible {
 pub(crate) struct Locks<B> {
     bytes: B,
     level: std::cell::Cell<i32>,
+    /// SHARED was let go on the way to EXCLUSIVE and could not be had back.
+    bare: std::cell::Cell<bool>,
 }
 
 impl<B: Bytes> Locks<B> {
     pub(crate) fn new(bytes: B) -> Self {
-        Locks { bytes, level: std::cell::Cell::new(ffi::SQLITE_LOCK_NONE) }
+        Locks { bytes, level: std::cell::Cell::new(ffi::SQLITE_LOCK_NONE), bare: std::cell::Cell::new(false) }
     }
 
     /// xLock: raises the level, or answers SQLITE_BUSY.
@@ -140,12 +142,17 @@ impl<B: Bytes> Locks<B> {
             }
             self.level.set(ffi::SQLITE_LOCK_PENDING);
         }
+        self.bare.set(true);
         self.bytes.release(SHARED)?;
         if matches!(self.bytes.take(SHARED, true), Ok(true)) {
+            self.bare.set(false);
             return Ok(true);
         }
         match self.bytes.take(SHARED, false)? {
-            true => Ok(false),
+            true => {
+                self.bare.set(false);
+                Ok(false)
+            }
             // Nobody may hold SHARED exclusively while PENDING is ours.
             false => Err(io::Error::other("a shared lock could not be taken back")),
         }
@@ -160,6 +167,7 @@ impl<B: Bytes> Locks<B> {
         let result = if wanted == ffi::SQLITE_LOCK_SHARED { self.lower(level) } else { self.bytes.release(ALL) };
         match result {
             Ok(()) => {
+                self.bare.set(false);
                 self.level.set(wanted);
                 ffi::SQLITE_OK
             }
@@ -168,8 +176,8 @@ impl<B: Bytes> Locks<B> {
     }
 
     fn lower(&self, level: i32) -> io::Result<()> {
-        if level == ffi::SQLITE_LOCK_EXCLUSIVE {
-            // As on the way up, one lock at a time, with PENDING still held.
+        if level == ffi::SQLITE_LOCK_EXCLUSIVE || self.bare.get() {
+            // As on the way up, one lock at a time, with PENDING still held: without SHARED it may not be given up.
             self.bytes.release(SHARED)?;
             if !self.bytes.take(SHARED, false)? {
                 return Err(io::Error::other("a shared lock could not be taken back"));

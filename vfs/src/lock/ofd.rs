@@ -1,7 +1,8 @@
 //! Open file description locks (fcntl_locking(2)): they belong to our handle, and no other close() drops them.
 //!
 //! The handle is opened once and stays open as long as the connection. Closing it would drop the POSIX locks that stock
-//! connections of this process hold on the file; while there are any, the handle is kept for the next connection instead.
+//! connections of this process hold on the file; while anybody has locks on it, the handle is kept for the next connection
+//! instead. (Whose they are the kernel tells only of the first, and on SMB of none.)
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,46 +17,55 @@ use super::{ALL, Bytes, Range};
 /// Device and inode.
 type Identity = (u64, u64);
 
+/// Which parked handles may be used: only one opened for writing takes exclusive locks, and one that a forked child has a
+/// copy of shares its locks with the parent's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Kept {
+    identity: Identity,
+    read_only: bool,
+    pid: u32,
+}
+
 /// Handles that could not be closed.
-static PARKED: Mutex<Option<HashMap<Identity, Vec<OwnedFd>>>> = Mutex::new(None);
+static PARKED: Mutex<Option<HashMap<Kept, Vec<OwnedFd>>>> = Mutex::new(None);
 
 /// A handle for locks.
 #[derive(Debug)]
 pub(crate) struct Handle {
     fd: Option<OwnedFd>,
-    identity: Identity,
     /// A forked child has a copy of the handle; what it released would be the parent's.
-    pid: u32,
+    kept: Kept,
 }
 
 impl Handle {
     /// Opens a handle on the database, which is open already.
     pub(crate) fn open(path: &Path, read_only: bool) -> io::Result<Handle> {
         let metadata = std::fs::metadata(path)?;
-        let identity = (metadata.dev(), metadata.ino());
+        let kept = Kept { identity: (metadata.dev(), metadata.ino()), read_only, pid: std::process::id() };
         let parked = {
             let mut parked = PARKED.lock().unwrap_or_else(PoisonError::into_inner);
-            parked.as_mut().and_then(|parked| parked.get_mut(&identity)?.pop())
+            parked.as_mut().and_then(|parked| parked.get_mut(&kept)?.pop())
         };
         let fd = match parked {
             Some(fd) => fd,
             None => {
                 let file = File::options().read(true).write(!read_only).open(path)?;
                 let opened = file.metadata()?;
-                if (opened.dev(), opened.ino()) != identity {
+                let opened = Kept { identity: (opened.dev(), opened.ino()), ..kept };
+                if opened != kept {
                     // Closing it now could drop locks on whatever it is.
-                    park((opened.dev(), opened.ino()), file.into());
+                    park(opened, file.into());
                     return Err(io::Error::other("the file was replaced while it was being opened"));
                 }
                 file.into()
             }
         };
-        Ok(Handle { fd: Some(fd), identity, pid: std::process::id() })
+        Ok(Handle { fd: Some(fd), kept })
     }
 
     fn call(&self, command: libc::c_int, kind: libc::c_short, range: Range) -> io::Result<libc::flock> {
         let fd = match &self.fd {
-            Some(fd) if self.pid == std::process::id() => fd,
+            Some(fd) if self.kept.pid == std::process::id() => fd,
             _ => return Err(io::Error::other("the connection belongs to the parent process")),
         };
         // SAFETY: flock is a plain C structure for which all zeros is a value; l_pid must be 0 for these commands.
@@ -100,22 +110,18 @@ impl Bytes for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let neighbour = match self.call(libc::F_OFD_GETLK, libc::F_WRLCK as libc::c_short, ALL) {
-            Ok(lock) => {
-                lock.l_type != libc::F_UNLCK as libc::c_short && u32::try_from(lock.l_pid) == Ok(std::process::id())
-            }
-            // In a forked child closing releases nothing: the parent's copy of the handle keeps the locks.
-            Err(_) => false,
-        };
+        // Kept, the handle would keep its locks too. In a forked child nothing is released: the locks are the parent's.
+        let _ = self.release(ALL);
+        let neighbour = self.taken(ALL).unwrap_or(false);
         if let (true, Some(fd)) = (neighbour, self.fd.take()) {
-            park(self.identity, fd);
+            park(self.kept, fd);
         }
     }
 }
 
-fn park(identity: Identity, fd: OwnedFd) {
+fn park(kept: Kept, fd: OwnedFd) {
     let mut parked = PARKED.lock().unwrap_or_else(PoisonError::into_inner);
-    parked.get_or_insert_with(HashMap::new).entry(identity).or_default().push(fd);
+    parked.get_or_insert_with(HashMap::new).entry(kept).or_default().push(fd);
 }
 
 #[cfg(test)]
@@ -123,9 +129,17 @@ fn park(identity: Identity, fd: OwnedFd) {
 mod tests {
     use super::super::{RESERVED, SHARED};
     use super::*;
+    use std::sync::MutexGuard;
+
+    /// One at a time: a child forked while another test has locked [`PARKED`] would wait for ever.
+    fn turn() -> MutexGuard<'static, ()> {
+        static TURN: Mutex<()> = Mutex::new(());
+        TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     #[test]
     fn two_handles_of_one_process_meet_and_no_other_close_drops_a_lock() {
+        let _turn = turn();
         let file = tempfile::NamedTempFile::new().unwrap();
         let (a, b) = (Handle::open(file.path(), false).unwrap(), Handle::open(file.path(), false).unwrap());
         assert!(a.take(RESERVED, true).unwrap());
@@ -137,19 +151,105 @@ mod tests {
         assert!(b.take(RESERVED, true).unwrap());
     }
 
-    #[test]
-    fn a_handle_is_not_closed_while_a_neighbour_has_posix_locks_on_the_file() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let stock = File::options().read(true).write(true).open(file.path()).unwrap();
+    /// What a stock connection holds while it reads.
+    fn read_lock(file: &File) {
         // SAFETY: an open descriptor and a structure that lives across the call.
         let code = unsafe {
             let mut lock: libc::flock = std::mem::zeroed();
             lock.l_type = libc::F_RDLCK as libc::c_short;
             lock.l_start = SHARED.start as libc::off_t;
             lock.l_len = SHARED.length as libc::off_t;
-            libc::fcntl(stock.as_raw_fd(), libc::F_SETLK, &raw mut lock)
+            libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw mut lock)
         };
         assert_eq!(code, 0);
+    }
+
+    /// Runs `body` in a forked child and tells what it answered.
+    fn in_child(body: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child runs only `body` and leaves with _exit.
+        unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                libc::_exit(i32::from(body()));
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+            assert!(libc::WIFEXITED(status), "{status}");
+            libc::WEXITSTATUS(status) == 1
+        }
+    }
+
+    #[test]
+    fn a_handle_is_not_closed_while_neighbours_and_other_processes_have_locks() {
+        let _turn = turn();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // The lock of another process is the first one that the kernel tells of.
+        let (mut ready, mut done) = ([0; 2], [0; 2]);
+        // SAFETY: arrays of two; the child reads, locks, writes, reads and leaves with _exit.
+        let child = unsafe {
+            assert_eq!((libc::pipe(ready.as_mut_ptr()), libc::pipe(done.as_mut_ptr())), (0, 0));
+            let child = libc::fork();
+            if child == 0 {
+                let other = File::options().read(true).open(file.path());
+                if let Ok(other) = &other {
+                    read_lock(other);
+                }
+                let mut byte = 0_u8;
+                libc::write(ready[1], (&raw const byte).cast(), 1);
+                libc::read(done[0], (&raw mut byte).cast(), 1);
+                libc::_exit(0);
+            }
+            let mut byte = 0_u8;
+            assert_eq!(libc::read(ready[0], (&raw mut byte).cast(), 1), 1);
+            child
+        };
+        let stock = File::options().read(true).write(true).open(file.path()).unwrap();
+        read_lock(&stock);
+        drop(Handle::open(file.path(), false).unwrap());
+        // SAFETY: lets the child go and waits for it.
+        unsafe {
+            assert_eq!(libc::write(done[1], (&raw const child).cast(), 1), 1);
+            assert_eq!(libc::waitpid(child, std::ptr::null_mut(), 0), child);
+        }
+        let observer = Handle::open(file.path(), false).unwrap();
+        assert!(observer.taken(SHARED).unwrap(), "closing would have dropped the neighbour's lock");
+    }
+
+    #[test]
+    fn a_handle_that_was_kept_serves_only_its_own_kind_and_process() {
+        let _turn = turn();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let stock = File::options().read(true).write(true).open(file.path()).unwrap();
+        read_lock(&stock);
+        for read_only in [true, false] {
+            drop(Handle::open(file.path(), read_only).unwrap());
+        }
+        let mine = Handle::open(file.path(), false).unwrap();
+        assert!(mine.take(RESERVED, true).unwrap(), "of the two the one that can write");
+        drop(mine);
+        // Both would take the handle that was kept.
+        let theirs = in_child(|| {
+            Handle::open(file.path(), false).is_ok_and(|theirs| {
+                let taken = theirs.take(RESERVED, true).unwrap_or(false);
+                std::mem::forget(theirs);
+                taken
+            })
+        });
+        assert!(theirs, "free, so the child gets it; it ended with the child");
+        let mine = Handle::open(file.path(), false).unwrap();
+        assert!(mine.take(RESERVED, true).unwrap());
+        let theirs = in_child(|| {
+            Handle::open(file.path(), false).is_ok_and(|theirs| theirs.take(RESERVED, true).unwrap_or(false))
+        });
+        assert!(!theirs, "mine");
+    }
+
+    #[test]
+    fn a_handle_is_not_closed_while_a_neighbour_has_posix_locks_on_the_file() {
+        let _turn = turn();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let stock = File::options().read(true).write(true).open(file.path()).unwrap();
+        read_lock(&stock);
         let observer = Handle::open(file.path(), false).unwrap();
         assert!(observer.taken(SHARED).unwrap());
         drop(Handle::open(file.path(), false).unwrap());

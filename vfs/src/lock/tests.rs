@@ -1,7 +1,7 @@
 //! The state machine against a model of an SMB server: no upgrade, no downgrade, overlapping locks of one handle meet.
 #![allow(clippy::unwrap_used)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::*;
@@ -14,7 +14,14 @@ struct Held {
 }
 
 #[derive(Clone, Default)]
-struct Server(Rc<RefCell<Vec<Held>>>);
+struct Server(Rc<RefCell<Vec<Held>>>, Rc<Cell<u32>>);
+
+impl Server {
+    /// The next `calls` locks fail, as on a connection that is being made again.
+    fn fail(&self, calls: u32) {
+        self.1.set(calls);
+    }
+}
 
 struct Handle {
     server: Server,
@@ -27,6 +34,10 @@ fn overlap(a: Range, b: Range) -> bool {
 
 impl Bytes for Handle {
     fn take(&self, range: Range, exclusive: bool) -> io::Result<bool> {
+        if let Some(left) = self.server.1.get().checked_sub(1) {
+            self.server.1.set(left);
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         let mut held = self.server.0.borrow_mut();
         // Also one's own: that is what stock SQLite fails on.
         if held.iter().any(|other| overlap(other.range, range) && (other.exclusive || exclusive)) {
@@ -102,6 +113,25 @@ fn a_writer_that_gives_up_at_pending_leaves_nothing_behind() {
     assert_eq!(b.lock(RESERVED_LEVEL), OK, "RESERVED and PENDING are free again");
     assert_eq!(a.unlock(NONE), OK);
     assert_eq!(b.lock(EXCLUSIVE), OK);
+}
+
+#[test]
+fn a_reader_that_lost_its_lock_on_the_way_up_has_it_again_before_anybody_may_write() {
+    let [a, b] = clients();
+    let server = &a.bytes.server;
+    assert_eq!((a.lock(SHARED_LEVEL), a.lock(RESERVED_LEVEL)), (OK, OK));
+    // PENDING is taken; the exclusive lock and the one to go back to both fail.
+    assert_eq!(a.bytes.take(PENDING, true).ok(), Some(true));
+    a.level.set(ffi::SQLITE_LOCK_PENDING);
+    server.fail(2);
+    assert_eq!(a.lock(EXCLUSIVE), ffi::SQLITE_IOERR_LOCK);
+    server.fail(1);
+    assert_eq!(a.unlock(SHARED_LEVEL), ffi::SQLITE_IOERR_UNLOCK, "still without");
+    assert_eq!(b.lock(SHARED_LEVEL), BUSY, "so nobody else may come");
+    assert_eq!(a.unlock(SHARED_LEVEL), OK);
+    assert_eq!((b.lock(SHARED_LEVEL), b.lock(RESERVED_LEVEL)), (OK, OK));
+    assert_eq!(b.lock(EXCLUSIVE), BUSY, "the other one reads");
+    assert_eq!((a.unlock(NONE), b.lock(EXCLUSIVE)), (OK, OK));
 }
 
 /// Every sequence of a few steps by three connections: never a writer beside a reader or another writer.

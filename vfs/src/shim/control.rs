@@ -33,20 +33,6 @@ impl Who {
         Who { copy: (&raw const COPY).cast(), file: std::ptr::null_mut(), main: None }
     }
 
-    /// Asks `file`.
-    ///
-    /// # Safety
-    /// `file` must be an open file of any VFS.
-    pub(crate) unsafe fn ask(mut self, file: *mut ffi::sqlite3_file) -> Option<Arc<MainFile>> {
-        // SAFETY: a file control with an opcode that other files answer with SQLITE_NOTFOUND.
-        unsafe {
-            if let Some(control) = (*(*file).pMethods).xFileControl {
-                control(file, WHO, (&raw mut self).cast());
-            }
-        }
-        self.main
-    }
-
     pub(crate) fn answered(self) -> Option<(Arc<MainFile>, *mut ffi::sqlite3_file)> {
         let file = self.file;
         self.main.map(|main| (main, file))
@@ -110,16 +96,21 @@ unsafe fn pragma(state: &State, main: &MainFile, argument: *mut *mut c_char) -> 
     let (name, value) = unsafe {
         let name = CStr::from_ptr(*argument.add(1)).to_str().ok()?;
         let value = *argument.add(2);
-        (name, if value.is_null() { None } else { Some(CStr::from_ptr(value).to_str().ok()?) })
+        (name, if value.is_null() { None } else { Some(CStr::from_ptr(value)) })
     };
     if !policy::is_ours(name) {
         return None;
     }
-    let reply = policy::answer(&main.policy(), name, value, main.exclusive());
+    let length = value.map_or(0, |value| value.count_bytes());
+    // SQLite looks at the first bytes of a number and does not mind what follows.
+    let value = value.map(CStr::to_string_lossy);
+    // The remembered mode is not all: without a schema the pragma went to the first database and was meant for all.
+    let exclusive = main.exclusive()
+        || (main.forbids_wal() && value.is_some() && name.eq_ignore_ascii_case("journal_mode") && locked(state, main));
+    let reply = policy::answer(&main.policy(), name, value.as_deref(), exclusive);
     if let Some(exclusive) = reply.exclusive {
         main.set_exclusive(exclusive);
     }
-    let length = value.map_or(0, str::len);
     if let Some((kind, remark)) = reply.remark {
         main.warn(kind, remark);
     }
@@ -171,20 +162,7 @@ fn report(state: &State, main: &MainFile) -> Report {
         sqlite: state.registration.api.version(),
         hardened: env!("CARGO_PKG_VERSION").into(),
     };
-    let address = main.connection_address() as *const *mut ffi::sqlite3;
-    if address.is_null() {
-        return report;
-    }
-    // SAFETY: SQLITE_FCNTL_PDB came with the address of the handle in the b-tree that owns this open file.
-    let db = unsafe { *address };
-    // SAFETY: the connection that asks is the one whose pager sent SQLITE_FCNTL_PDB; its mutex is held and recursive, and
-    // SQLite prepares statements inside a prepare itself (virtual tables do).
-    let connection = unsafe { Borrowed::new(&state.registration.api, db) };
-    let Some(schema) = schema_of(&connection, main) else { return report };
-    let ask = |pragma: &str| {
-        let rows = connection.rows(&format!("PRAGMA \"{}\".{pragma}", schema.replace('"', "\"\""))).ok()?;
-        rows.into_iter().next().and_then(|[first, _]| first)
-    };
+    let Some(ask) = asking(state, main) else { return report };
     report.journal_mode = ask("journal_mode");
     report.synchronous = ask("synchronous").map(|level| match level.as_str() {
         "0" => "OFF".to_owned(),
@@ -195,6 +173,29 @@ fn report(state: &State, main: &MainFile) -> Report {
     });
     report.busy_timeout = ask("busy_timeout").and_then(|timeout| timeout.parse().ok());
     report
+}
+
+/// Whether the connection that asks is in EXCLUSIVE locking mode.
+fn locked(state: &State, main: &MainFile) -> bool {
+    asking(state, main).and_then(|ask| ask("locking_mode")).is_some_and(|mode| mode == "exclusive")
+}
+
+/// Asks the connection whose pragma is being answered for the value of another one on the same database.
+fn asking<'a>(state: &'a State, main: &MainFile) -> Option<impl Fn(&str) -> Option<String> + use<'a>> {
+    let address = main.connection_address() as *const *mut ffi::sqlite3;
+    if address.is_null() {
+        return None;
+    }
+    // SAFETY: SQLITE_FCNTL_PDB came with the address of the handle in the b-tree that owns this open file.
+    let db = unsafe { *address };
+    // SAFETY: the connection that asks is the one whose pager sent SQLITE_FCNTL_PDB; its mutex is held and recursive, and
+    // SQLite prepares statements inside a prepare itself (virtual tables do).
+    let connection = unsafe { Borrowed::new(&state.registration.api, db) };
+    let schema = schema_of(&connection, main)?;
+    Some(move |pragma: &str| {
+        let rows = connection.rows(&format!("PRAGMA \"{}\".{pragma}", schema.replace('"', "\"\""))).ok()?;
+        rows.into_iter().next().and_then(|[first, _]| first)
+    })
 }
 
 /// What page 1 says.
@@ -235,13 +236,17 @@ fn schema_of(connection: &Borrowed<'_>, main: &MainFile) -> Option<String> {
     })
 }
 
+/// How every page 1 begins that is not encrypted above us. Of one that is the bytes mean nothing, and none may be changed.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+
 /// Whether a page 1 says WAL (bytes 18 and 19, https://www.sqlite.org/fileformat2.html#file_format_version_numbers).
 ///
 /// # Safety
 /// `page` must hold 20 bytes.
 pub(crate) unsafe fn is_stamped_wal(page: *const c_void) -> bool {
     // SAFETY: see above.
-    unsafe { *page.cast::<u8>().add(18) == 2 || *page.cast::<u8>().add(19) == 2 }
+    let header = unsafe { std::slice::from_raw_parts(page.cast::<u8>(), 20) };
+    header.starts_with(MAGIC) && header[18..].contains(&2)
 }
 
 /// Writes page 1 of a database that must not become WAL: a copy of a WAL database made by the backup API brings the stamp
@@ -278,4 +283,27 @@ pub(crate) fn refuse_unjournalled_write(main: &MainFile) -> c_int {
             .into(),
     );
     ffi::SQLITE_IOERR_WRITE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_page_1_of_sqlite_s_own_says_wal() {
+        let mut page = [0_u8; 512];
+        page[..16].copy_from_slice(MAGIC);
+        // SAFETY: more than 20 bytes.
+        let says_wal = |page: &[u8; 512]| unsafe { is_stamped_wal(page.as_ptr().cast()) };
+        assert!(!says_wal(&page));
+        for byte in [18, 19] {
+            page[byte] = 2;
+            assert!(says_wal(&page));
+            // Encrypted by a codec above: one page in 128 has a 2 there by chance.
+            let mut encrypted = page;
+            encrypted[0] ^= 0x80;
+            assert!(!says_wal(&encrypted));
+            page[byte] = 1;
+        }
+    }
 }

@@ -36,7 +36,11 @@ pub(crate) fn to_rollback(registration: &Registration, name: &CStr, main: &MainF
         let why = "and whether another host has it open cannot be seen, because this mount keeps its locks to itself";
         return Err(refuse(why).hint(by_hand));
     }
-    let outcome = plainly(&main.verdict, || {
+    if main.base == "unix-none" {
+        let why = "and whether anybody has it open cannot be seen, because the base VFS `unix-none` takes no locks";
+        return Err(refuse(why).hint(by_hand));
+    }
+    let outcome = plainly(main, || {
         let connection = Owned::open(&registration.api, name, registration.name())?;
         connection.busy_timeout(0);
         connection.value("PRAGMA locking_mode=EXCLUSIVE")?;

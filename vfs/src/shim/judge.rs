@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString, c_int};
 use std::fs::File;
 use std::io::BufReader;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -102,6 +103,10 @@ pub(crate) unsafe fn orphaned_wal(base: &BaseFile, vfs: *mut ffi::sqlite3_vfs, n
     let (there, path, log) =
         unsafe { (exists(vfs, wal_name.as_ptr()), path_of(name.as_ptr()), path_of(wal_name.as_ptr())) };
     if !there {
+        return Ok(());
+    }
+    // A pipe would wait for a writer; a link or a second name may lead to a file that has locks.
+    if !std::fs::symlink_metadata(&log).is_ok_and(|found| found.is_file() && found.nlink() == 1) {
         return Ok(());
     }
     // Nobody locks a -wal, so closing it again drops nothing.

@@ -16,7 +16,6 @@ use libsqlite3_sys as ffi;
 
 use super::base::BaseFile;
 use super::bases;
-use super::control::Who;
 use super::file::{Kind, State, install};
 use super::methods;
 use super::register::{self, Registration};
@@ -32,19 +31,22 @@ use crate::policy::Policy;
 use crate::refusal::{self, Refusal};
 
 thread_local! {
-    /// Set while this thread opens a database for a conversion of our own: what is known about its place.
-    static PLAIN: RefCell<Option<Arc<Verdict>>> = const { RefCell::new(None) };
+    /// Set while this thread opens a database for a conversion of our own: what is known about its place, and the base
+    /// that its URI named.
+    static PLAIN: RefCell<Option<Plain>> = const { RefCell::new(None) };
 }
 
-/// Runs `body` with all opens of this thread as with policy=off, at a place that has been judged already.
-pub(crate) fn plainly<T>(verdict: &Arc<Verdict>, body: impl FnOnce() -> T) -> T {
-    struct Restore(Option<Arc<Verdict>>);
+type Plain = (Arc<Verdict>, Option<String>);
+
+/// Runs `body` with all opens of this thread as with policy=off, at the place and on the base of `main`.
+pub(crate) fn plainly<T>(main: &MainFile, body: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Plain>);
     impl Drop for Restore {
         fn drop(&mut self) {
             PLAIN.set(self.0.take());
         }
     }
-    let _restore = Restore(PLAIN.replace(Some(Arc::clone(verdict))));
+    let _restore = Restore(PLAIN.replace(Some((Arc::clone(&main.verdict), main.options.base.clone()))));
     body()
 }
 
@@ -69,7 +71,7 @@ pub(crate) unsafe fn open(
         match open_main(registration, name, flags, out_flags) {
             Ok(state) => {
                 if let Some(main) = state.main() {
-                    main_file::remember(main);
+                    main_file::remember(main, journal_names(registration, name));
                 }
                 install(file, state)
             }
@@ -132,7 +134,7 @@ unsafe fn open_other(
     // SAFETY: the contract of xOpen.
     unsafe {
         let protects = flags & (ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_WAL) != 0 && !name.is_null();
-        let owners = if protects { owners(registration, name) } else { Vec::new() };
+        let owners = if protects { main_file::by_journal(name as usize, &path_of(name)) } else { Vec::new() };
         if flags & ffi::SQLITE_OPEN_WAL != 0 {
             if let Some(main) = owners.iter().find(|main| main.forbids_wal()) {
                 main.warn("wal-file", format!("a -wal file was not opened: {}", main.policy().reason));
@@ -151,22 +153,13 @@ unsafe fn open_other(
     }
 }
 
-/// The databases that a journal or WAL protects: the one whose pager opens it, or, where another shim above hides that
-/// from us, all of that name.
+/// Where a pager keeps the names of the journal and the WAL that belong to the database `name`.
 ///
 /// # Safety
-/// `name` must be the name of a journal or WAL as a pager hands it to xOpen.
-unsafe fn owners(registration: &Registration, name: *const c_char) -> Vec<Arc<MainFile>> {
-    // SAFETY: https://www.sqlite.org/c3ref/database_file_object.html; the main file is open while its journal is opened.
-    unsafe {
-        let main = (registration.api.database_file_object)(name);
-        if !main.is_null() && !(*main).pMethods.is_null() {
-            if let Some(main) = Who::question().ask(main) {
-                return vec![main];
-            }
-        }
-        main_file::by_journal(&path_of(name))
-    }
+/// `name` must be the name of a main database as xOpen gets it.
+unsafe fn journal_names(registration: &Registration, name: *const c_char) -> [usize; 2] {
+    // SAFETY: https://www.sqlite.org/c3ref/filename_database.html; only the addresses are kept.
+    unsafe { [(registration.api.filename_journal)(name) as usize, (registration.api.filename_wal)(name) as usize] }
 }
 
 /// A main database.
@@ -179,10 +172,11 @@ unsafe fn open_main(
     // SAFETY: the contract of xOpen.
     let (path, name_text, options) = unsafe { (path_of(name), CStr::from_ptr(name), options_of(registration, name)) };
     let mut options = options.map_err(|error| Refusal::new(&path, ffi::SQLITE_CANTOPEN, error.to_string()))?;
-    let judged_before = PLAIN.with_borrow(Clone::clone);
-    if judged_before.is_some() {
+    let judged_before = PLAIN.with_borrow(Clone::clone).map(|(verdict, base)| {
         options.policy = PolicyChoice::Off;
-    }
+        options.base = base;
+        verdict
+    });
     let base_vfs = base_of(registration, &options, &path)?;
     let own_base = (!std::ptr::eq(base_vfs, registration.base)).then(|| bases::remember(name_text, base_vfs));
     let native = bases::is_native(base_vfs);

@@ -8,7 +8,7 @@ use std::ffi::{CStr, c_char, c_int, c_uchar, c_void};
 
 use libsqlite3_sys as ffi;
 
-/// The first with `sqlite3_database_file_object`.
+/// The first that was tried; `sqlite3_filename_journal` is older.
 #[cfg(feature = "loadable")]
 pub(crate) const OLDEST: c_int = 3_032_000;
 
@@ -111,7 +111,8 @@ table! {
     malloc / sqlite3_malloc: fn(c_int) -> *mut c_void;
     uri_parameter / sqlite3_uri_parameter: fn(*const c_char, *const c_char) -> *const c_char;
     uri_boolean / sqlite3_uri_boolean: fn(*const c_char, *const c_char, c_int) -> c_int;
-    database_file_object / sqlite3_database_file_object: fn(*const c_char) -> *mut ffi::sqlite3_file;
+    filename_journal / sqlite3_filename_journal: fn(*const c_char) -> *const c_char;
+    filename_wal / sqlite3_filename_wal: fn(*const c_char) -> *const c_char;
     libversion / sqlite3_libversion: fn() -> *const c_char;
     open_v2 / sqlite3_open_v2: fn(*const c_char, *mut *mut ffi::sqlite3, c_int, *const c_char) -> c_int;
     close / sqlite3_close: fn(*mut ffi::sqlite3) -> c_int;
