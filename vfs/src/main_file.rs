@@ -42,6 +42,9 @@ pub(crate) struct MainFile {
     pub(crate) base: String,
     /// Set if the open is refused: then no base file is behind it.
     pub(crate) refusal: Option<Refusal>,
+    /// Opened by ourselves to take it out of WAL: nothing is chosen, but no shared memory is offered, whatever other
+    /// automatic extensions do with the connection.
+    pub(crate) converting: bool,
     /// Where warnings go besides the `log` crate.
     pub(crate) speak: notice::Speak,
     /// policy=off, known without a lock.
@@ -80,6 +83,7 @@ impl MainFile {
             access,
             base,
             refusal: None,
+            converting: false,
             speak,
             off,
             policy,
@@ -89,6 +93,10 @@ impl MainFile {
             atomic_batch,
             connection: AtomicUsize::new(0),
         }
+    }
+
+    pub(crate) fn hides_shared_memory(&self) -> bool {
+        self.converting || lock(&self.policy).hides_shared_memory()
     }
 
     pub(crate) fn policy(&self) -> Policy {

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Something that is mounted until this is dropped.
@@ -32,8 +33,14 @@ impl Mounted {
     /// Makes this mount read-only, or writable again.
     pub fn read_only(&self, on: bool) -> io::Result<()> {
         let flags = if on { MountFlags::RDONLY } else { MountFlags::empty() };
-        rustix::mount::mount_remount(self.path(), MountFlags::BIND | flags, c"")
-            .map_err(|e| failed("remount", self.path(), e))
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            match rustix::mount::mount_remount(self.path(), MountFlags::BIND | flags, c"") {
+                // A child that another test has forked holds copies of our files until it execs.
+                Err(rustix::io::Errno::BUSY) if Instant::now() < deadline => std::thread::yield_now(),
+                result => return result.map_err(|e| failed("remount", self.path(), e)),
+            }
+        }
     }
 }
 

@@ -245,8 +245,15 @@ mod linux {
         /// Looks for sync folders no further up than this mount: above it another server might be asked.
         fn sync_folder(&mut self, directory: &Path, facts: &MountFacts) -> Option<sync_folder::SyncFolder> {
             let top = facts.mount_point.clone().unwrap_or_else(|| directory.to_owned());
-            // Without links, as the directory is, and in bounded time wherever the home may be.
-            let home = std::env::var_os("HOME").and_then(|home| self.walk(Path::new(&home)).ok()).map(|walk| walk.path);
+            let home = std::env::var_os("HOME").map(PathBuf::from);
+            // Without links, as the directory is. A home on a server that does not answer would cost the whole limit, so
+            // it is only looked at when it matters.
+            let home = match home {
+                Some(home) if !directory.starts_with(&home) && sync_folder::may_be_named(directory) => {
+                    self.walk(&home).ok().map(|walk| walk.path)
+                }
+                home => home,
+            };
             sync_folder::recognise(directory, home.as_deref(), |path| {
                 path.starts_with(&top) && std::fs::symlink_metadata(path).is_ok()
             })

@@ -43,6 +43,14 @@ const HOME_NAMES: [(&str, &str); 8] = [
     ("MEGA", "MEGA"),
 ];
 
+/// Whether a directory on the way to `directory` has one of these names, so that it matters where the home is.
+pub(super) fn may_be_named(directory: &Path) -> bool {
+    directory.ancestors().any(|root| {
+        let name = root.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        HOME_NAMES.iter().any(|(known, _)| name.starts_with(known))
+    })
+}
+
 /// Which sync folder `directory` is in, if any: by a marker that `exists`, by a name under `home`, or by the places
 /// where macOS keeps iCloud and its file providers.
 pub fn recognise(directory: &Path, home: Option<&Path>, exists: impl Fn(&Path) -> bool) -> Option<SyncFolder> {

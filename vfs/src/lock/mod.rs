@@ -129,7 +129,11 @@ impl<B: Bytes> Locks<B> {
             return Ok(false);
         }
         let shared = self.bytes.take(SHARED, false);
-        self.bytes.release(PENDING)?;
+        if let Err(error) = self.bytes.release(PENDING) {
+            // The level stays NONE, so nothing may be held.
+            let _ = self.bytes.release(ALL);
+            return Err(error);
+        }
         shared
     }
 

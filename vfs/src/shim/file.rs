@@ -82,7 +82,7 @@ pub(crate) unsafe fn install(file: *mut ffi::sqlite3_file, state: State) -> c_in
     let table = match &state.base {
         None => methods::refused(),
         Some(base) => {
-            let hide = state.main().is_some_and(|main| main.policy().hides_shared_memory());
+            let hide = state.main().is_some_and(|main| main.hides_shared_memory());
             methods::for_base(base.methods(), hide)
         }
     };

@@ -33,6 +33,12 @@ pub(crate) fn opened(path: &Path, options: &Options, base: &BaseFile) -> Result<
             return Ok(Arc::new(verdict));
         }
     };
+    unmoved(path, base)?;
+    Ok(place.verdict)
+}
+
+/// Refuses a file that its path no longer names.
+pub(crate) fn unmoved(path: &Path, base: &BaseFile) -> Result<(), Refusal> {
     let mut moved: c_int = 0;
     // SAFETY: SQLITE_FCNTL_HAS_MOVED writes an integer.
     let code = unsafe { base.file_control(ffi::SQLITE_FCNTL_HAS_MOVED, (&raw mut moved).cast()) };
@@ -40,7 +46,7 @@ pub(crate) fn opened(path: &Path, options: &Options, base: &BaseFile) -> Result<
         return Err(Refusal::new(path, ffi::SQLITE_CANTOPEN, "the file was replaced while it was being opened")
             .hint("try again; if it happens again, find the program that replaces it"));
     }
-    Ok(place.verdict)
+    Ok(())
 }
 
 /// Whether the open database is a WAL database, or has a -wal that SQLite would read.

@@ -170,13 +170,15 @@ unsafe fn open_main(
     out_flags: *mut c_int,
 ) -> Result<State, Failure> {
     // SAFETY: the contract of xOpen.
-    let (path, name_text, options) = unsafe { (path_of(name), CStr::from_ptr(name), options_of(registration, name)) };
+    let (path, name_text, options) =
+        unsafe { (path_of(name), CStr::from_ptr(name), options_of(registration, name, flags)) };
     let mut options = options.map_err(|error| Refusal::new(&path, ffi::SQLITE_CANTOPEN, error.to_string()))?;
     let judged_before = PLAIN.with_borrow(Clone::clone).map(|(verdict, base)| {
         options.policy = PolicyChoice::Off;
         options.base = base;
         verdict
     });
+    let converting = judged_before.is_some();
     let base_vfs = base_of(registration, &options, &path)?;
     let own_base = (!std::ptr::eq(base_vfs, registration.base)).then(|| bases::remember(name_text, base_vfs));
     let native = bases::is_native(base_vfs);
@@ -216,9 +218,10 @@ unsafe fn open_main(
     };
     let policy = Policy::settle(&options, &verdict, methods::offers_shared_memory(base.methods()));
     // SAFETY: SQLite's own name.
-    let access = unsafe { access(registration, name, got) };
+    let access = unsafe { access(registration, name, flags, got) };
     let base_name = register::name_of(base_vfs);
-    let main = MainFile::new(path.clone(), options, verdict, policy, access, base_name, registration.speak.clone());
+    let mut main = MainFile::new(path.clone(), options, verdict, policy, access, base_name, registration.speak.clone());
+    main.converting = converting;
     for warning in main.verdict.warnings.clone() {
         main.warn_only("verdict", &warning);
     }
@@ -242,6 +245,10 @@ unsafe fn open_main(
             return Err(closing(&base, Refusal::new(&path, ffi::SQLITE_CANTOPEN, reason)));
         }
     };
+    if locks.is_some() {
+        // The handle for the locks was opened by name.
+        judge::unmoved(&path, &base).map_err(|refusal| closing(&base, refusal))?;
+    }
     Ok(State { registration, base: Some(base), kind: Kind::Main(Arc::new(main)), locks, own_base })
 }
 
@@ -266,12 +273,16 @@ fn base_of(registration: &Registration, options: &Options, path: &Path) -> Resul
     Ok(found)
 }
 
-/// The defaults of the registration, changed by the URI.
+/// The defaults of the registration, changed by the URI. Only with SQLITE_OPEN_URI may there be parameters behind the name;
+/// without it a shim above may have handed us a plain string.
 ///
 /// # Safety
-/// `name` must be a file name of SQLite's.
-unsafe fn options_of(registration: &Registration, name: *const c_char) -> Result<Options, OptionError> {
+/// `name` must be a file name of SQLite's if `flags` say that it comes from a URI.
+unsafe fn options_of(registration: &Registration, name: *const c_char, flags: c_int) -> Result<Options, OptionError> {
     let mut options = registration.defaults.clone();
+    if flags & ffi::SQLITE_OPEN_URI == 0 {
+        return Ok(options);
+    }
     for key in KEYS.iter().chain(&RESERVED_KEYS) {
         let Ok(c_key) = CString::new(*key) else { continue };
         // SAFETY: see above; the value lives as long as the name.
@@ -287,14 +298,17 @@ unsafe fn options_of(registration: &Registration, name: *const c_char) -> Result
     Ok(options)
 }
 
+/// How the file was opened: `got` is what the base made of `flags`.
+///
 /// # Safety
-/// `name` must be a file name of SQLite's.
-unsafe fn access(registration: &Registration, name: *const c_char, flags: c_int) -> Access {
+/// As [`options_of`].
+unsafe fn access(registration: &Registration, name: *const c_char, flags: c_int, got: c_int) -> Access {
+    let uri = flags & ffi::SQLITE_OPEN_URI != 0;
     // SAFETY: see above.
-    let says = |key: &CStr| unsafe { (registration.api.uri_boolean)(name, key.as_ptr(), 0) != 0 };
+    let says = |key: &CStr| uri && unsafe { (registration.api.uri_boolean)(name, key.as_ptr(), 0) != 0 };
     if says(c"immutable") {
         Access::Immutable
-    } else if flags & ffi::SQLITE_OPEN_READONLY != 0 {
+    } else if got & ffi::SQLITE_OPEN_READONLY != 0 {
         Access::ReadOnly
     } else if says(c"nolock") {
         Access::NoLock
