@@ -399,3 +399,24 @@ fn a_wal_database_carried_onto_a_fuse_mount_opens_and_is_converted() {
     let report = report(&connection).unwrap();
     assert_eq!((report.verdict.class.as_str(), report.verdict.filesystem.as_str()), ("fuse", "fuse.anything"));
 }
+
+#[test]
+fn a_database_opened_by_name_and_not_by_uri_has_its_journals_too() {
+    hardened_sqlite::hardened_vfs::register_as("hardened-network", "fs=network".parse().unwrap()).unwrap();
+    let (home, _) = network();
+    let path = home.path().join("app.db");
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        Connection::open_with_flags_and_vfs(&path, flags, "hardened-network").unwrap()
+    };
+    let (first, second) = (open(), open());
+    first.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (1)").unwrap();
+    second.execute_batch("INSERT INTO t VALUES (2); BEGIN; DELETE FROM t; ROLLBACK").unwrap();
+    assert_eq!(text(&first, "SELECT count(*) FROM t"), "2");
+    // Heard by the database in memory only.
+    let main = Connection::open_with_flags_and_vfs(":memory:", OpenFlags::default(), "hardened-network").unwrap();
+    main.execute("ATTACH ?1 AS n", [path.to_str().unwrap()]).unwrap();
+    main.execute_batch("PRAGMA journal_mode=OFF").unwrap();
+    assert!(main.execute_batch("INSERT INTO n.t VALUES (3)").is_err(), "a write without a journal");
+    assert_eq!(text(&first, "SELECT count(*) FROM t"), "2");
+}

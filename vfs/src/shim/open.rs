@@ -71,7 +71,7 @@ pub(crate) unsafe fn open(
         match open_main(registration, name, flags, out_flags) {
             Ok(state) => {
                 if let Some(main) = state.main() {
-                    main_file::remember(main, journal_names(registration, name));
+                    main_file::remember(main, journal_names(registration, name, flags));
                 }
                 install(file, state)
             }
@@ -95,11 +95,8 @@ pub(crate) unsafe fn open(
                 if code & 0xff == ffi::SQLITE_NOMEM {
                     return ffi::SQLITE_NOMEM;
                 }
-                install(
-                    file,
-                    State { registration, base: None, kind: Kind::Main(Arc::new(main)), locks: None, own_base: None },
-                );
-                ffi::SQLITE_OK
+                let kind = Kind::Main(Arc::new(main));
+                install(file, State { registration, base: None, kind, locks: None, own_base: None })
             }
         }
     }
@@ -153,11 +150,16 @@ unsafe fn open_other(
     }
 }
 
-/// Where a pager keeps the names of the journal and the WAL that belong to the database `name`.
+/// Where a pager keeps the names of the journal and the WAL that belong to the database `name`; zeros where the name may be
+/// a plain string of a shim above, behind which there is nothing. Then journals are found by their names.
 ///
 /// # Safety
-/// `name` must be the name of a main database as xOpen gets it.
-unsafe fn journal_names(registration: &Registration, name: *const c_char) -> [usize; 2] {
+/// `name` must be the name of a main database as xOpen gets it, a file name of SQLite's if `flags` say that it comes from a
+/// URI.
+unsafe fn journal_names(registration: &Registration, name: *const c_char, flags: c_int) -> [usize; 2] {
+    if flags & ffi::SQLITE_OPEN_URI == 0 {
+        return [0; 2];
+    }
     // SAFETY: https://www.sqlite.org/c3ref/filename_database.html; only the addresses are kept.
     unsafe { [(registration.api.filename_journal)(name) as usize, (registration.api.filename_wal)(name) as usize] }
 }
