@@ -420,3 +420,28 @@ fn a_database_opened_by_name_and_not_by_uri_has_its_journals_too() {
     assert!(main.execute_batch("INSERT INTO n.t VALUES (3)").is_err(), "a write without a journal");
     assert_eq!(text(&first, "SELECT count(*) FROM t"), "2");
 }
+
+#[test]
+fn pragmas_that_only_a_main_database_in_memory_hears_open_no_wal_file() {
+    let (home, _) = network();
+    let path = home.path().join("app.db");
+    let connection = plain(Path::new(":memory:"), "").unwrap();
+    connection.execute("ATTACH ?1 AS n", [uri(&path, "&fs=network")]).unwrap();
+    connection.execute_batch("CREATE TABLE n.t(x); INSERT INTO n.t VALUES (1)").unwrap();
+    connection.execute_batch("PRAGMA locking_mode=EXCLUSIVE").unwrap();
+    let _ = connection.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()));
+    let _ = connection.execute_batch("INSERT INTO n.t VALUES (2)");
+    assert!(!home.path().join("app.db-wal").exists());
+    drop(connection);
+    assert_eq!(stamp(&path), [1, 1]);
+    let again = plain(&path, "&fs=network").unwrap();
+    assert_eq!(text(&again, "PRAGMA integrity_check"), "ok");
+    assert!(text(&again, "SELECT count(*) FROM t").parse::<i64>().unwrap() >= 1);
+
+    let stock = Connection::open_in_memory().unwrap();
+    stock.execute("ATTACH ?1 AS n", [home.path().join("stock.db").to_str().unwrap()]).unwrap();
+    stock.execute_batch("CREATE TABLE n.t(x); PRAGMA locking_mode=EXCLUSIVE").unwrap();
+    let _ = stock.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()));
+    stock.execute_batch("INSERT INTO n.t VALUES (2)").unwrap();
+    assert!(home.path().join("stock.db-wal").exists(), "stock is in WAL mode now");
+}
