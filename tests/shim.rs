@@ -316,52 +316,11 @@ fn the_open_apis_options_count_whatever_was_registered_and_plain_opens_get_what_
     });
 }
 
-/// A shim above that keeps its databases under names of its own, made with sqlite3_create_filename as SQLite asks for.
-mod renaming {
-    use rusqlite::ffi;
-    use std::ffi::{CStr, CString, c_char, c_int};
-    use std::sync::atomic::{AtomicPtr, Ordering};
-
-    static BELOW: AtomicPtr<ffi::sqlite3_vfs> = AtomicPtr::new(std::ptr::null_mut());
-
-    unsafe extern "C" fn open(
-        _: *mut ffi::sqlite3_vfs,
-        name: ffi::sqlite3_filename,
-        file: *mut ffi::sqlite3_file,
-        flags: c_int,
-        out_flags: *mut c_int,
-    ) -> c_int {
-        let below = BELOW.load(Ordering::Relaxed);
-        // SAFETY: the contract of xOpen; the copies are leaked, so they outlive the file.
-        unsafe {
-            let mut name: *const c_char = name;
-            if !name.is_null() {
-                let beside = |suffix: &[u8]| CString::new([CStr::from_ptr(name).to_bytes(), suffix].concat()).unwrap();
-                let (journal, wal) = (beside(b"-journal"), beside(b"-wal"));
-                name = ffi::sqlite3_create_filename(name, journal.as_ptr(), wal.as_ptr(), 0, std::ptr::null_mut());
-            }
-            (*below).xOpen.unwrap()(below, name, file, flags, out_flags)
-        }
-    }
-
-    pub(super) fn register(name: &'static CStr) {
-        // SAFETY: a copy of a registered VFS, leaked, with a name and an xOpen of its own.
-        unsafe {
-            let below = ffi::sqlite3_vfs_find(c"hardened".as_ptr());
-            BELOW.store(below, Ordering::Relaxed);
-            let mut above = std::ptr::read(below);
-            (above.zName, above.pNext) = (name.as_ptr(), std::ptr::null_mut());
-            above.xOpen = Some(open);
-            assert_eq!(ffi::sqlite3_vfs_register(Box::leak(Box::new(above)), 0), ffi::SQLITE_OK);
-        }
-    }
-}
-
 #[test]
 fn a_shim_above_may_hand_on_names_that_no_pager_made() {
     alone("a_shim_above_may_hand_on_names_that_no_pager_made", || {
         hardened_vfs::register(Default::default()).unwrap();
-        renaming::register(c"renaming");
+        support::renaming::register(c"renaming", c"hardened");
         let home = tempfile::tempdir().unwrap();
         for mode in ["DELETE", "WAL"] {
             let uri = format!("file:{}/{mode}.db?vfs=renaming", home.path().display());

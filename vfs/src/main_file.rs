@@ -53,7 +53,6 @@ pub(crate) struct MainFile {
     notes: Mutex<Vec<String>>,
     /// Rollback journals and WAL files open now for this database.
     journals: AtomicU32,
-    exclusive: AtomicBool,
     atomic_batch: AtomicBool,
     /// Address of the handle of the connection, 0 until SQLite tells it.
     connection: AtomicUsize,
@@ -75,7 +74,7 @@ impl MainFile {
     ) -> Self {
         let off = policy.rule == Rule::Off;
         let (policy, notes) = (Mutex::new(policy), Mutex::default());
-        let (journals, exclusive, atomic_batch) = (AtomicU32::new(0), AtomicBool::new(false), AtomicBool::new(false));
+        let (journals, atomic_batch) = (AtomicU32::new(0), AtomicBool::new(false));
         MainFile {
             path,
             options,
@@ -89,7 +88,6 @@ impl MainFile {
             policy,
             notes,
             journals,
-            exclusive,
             atomic_batch,
             connection: AtomicUsize::new(0),
         }
@@ -147,14 +145,6 @@ impl MainFile {
 
     pub(crate) fn set_atomic_batch(&self, on: bool) {
         self.atomic_batch.store(on, Ordering::Relaxed);
-    }
-
-    pub(crate) fn exclusive(&self) -> bool {
-        self.exclusive.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_exclusive(&self, on: bool) {
-        self.exclusive.store(on, Ordering::Relaxed);
     }
 
     /// Remembers where the handle of the connection stands.

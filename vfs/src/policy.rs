@@ -120,13 +120,11 @@ pub(crate) struct Reply {
     pub(crate) answer: Answer,
     /// A kind (said once per database) and a sentence.
     pub(crate) remark: Option<(&'static str, String)>,
-    /// The locking mode the connection will have.
-    pub(crate) exclusive: Option<bool>,
 }
 
 impl From<Answer> for Reply {
     fn from(answer: Answer) -> Self {
-        Reply { answer, remark: None, exclusive: None }
+        Reply { answer, remark: None }
     }
 }
 
@@ -145,9 +143,7 @@ fn as_query(value: &str) -> Answer {
 
 /// Whether a pragma of this name can have an answer of ours.
 pub(crate) fn is_ours(name: &str) -> bool {
-    ["hardened_report", "locking_mode", "journal_mode", "synchronous"]
-        .iter()
-        .any(|ours| name.eq_ignore_ascii_case(ours))
+    ["hardened_report", "journal_mode", "synchronous"].iter().any(|ours| name.eq_ignore_ascii_case(ours))
 }
 
 /// Decides about one pragma. `value` is what stands behind `=`; `exclusive` the locking mode in force.
@@ -156,16 +152,6 @@ pub(crate) fn answer(policy: &Policy, name: &str, value: Option<&str>, exclusive
         return Answer::Report.into();
     }
     let (Some(value), false) = (value, policy.rule == Rule::Off) else { return Answer::Pass.into() };
-    if name.eq_ignore_ascii_case("locking_mode") {
-        let mode = if value.eq_ignore_ascii_case("exclusive") {
-            Some(true)
-        } else if value.eq_ignore_ascii_case("normal") {
-            Some(false)
-        } else {
-            None
-        };
-        return Reply { exclusive: mode, ..Answer::Pass.into() };
-    }
     if name.eq_ignore_ascii_case("journal_mode") {
         return journal_mode(policy, value, exclusive);
     }
@@ -177,8 +163,7 @@ pub(crate) fn answer(policy: &Policy, name: &str, value: Option<&str>, exclusive
 
 fn journal_mode(policy: &Policy, value: &str, exclusive: bool) -> Reply {
     let Some(mode) = JournalMode::parse(value) else { return Answer::Pass.into() };
-    let refused =
-        |remark: String| Reply { answer: as_query(value), remark: Some(("journal_mode", remark)), exclusive: None };
+    let refused = |remark: String| Reply { answer: as_query(value), remark: Some(("journal_mode", remark)) };
     match (policy.rule, mode) {
         (_, JournalMode::Off | JournalMode::Memory) => refused(format!(
             "PRAGMA journal_mode={value} was not obeyed: without a journal on disk a crash in a transaction corrupts the \
@@ -189,7 +174,7 @@ fn journal_mode(policy: &Policy, value: &str, exclusive: bool) -> Reply {
             // SQLite keeps the mode by itself where no shared memory is offered, and still sets it on the other
             // databases of the connection. In EXCLUSIVE locking mode it would need none.
             let answer = if exclusive { as_query(value) } else { Answer::Pass };
-            Reply { answer, remark: Some(("journal_mode", remark)), exclusive: None }
+            Reply { answer, remark: Some(("journal_mode", remark)) }
         }
         (Rule::Rollback(fixed), mode) if mode != JournalMode::from(fixed) => refused(format!(
             "PRAGMA journal_mode={value} was not obeyed: the rollback journal is {fixed} here (option journal=)"
@@ -212,7 +197,7 @@ fn synchronous(policy: &Policy, value: &str) -> Reply {
             Synchronous::Normal => "below it a power cut can corrupt the database",
         }
     );
-    Reply { answer, remark: Some(("synchronous", remark)), exclusive: None }
+    Reply { answer, remark: Some(("synchronous", remark)) }
 }
 
 /// The level that SQLite reads from a value, 0 (OFF) to 3 (EXTRA).

@@ -3,75 +3,39 @@
 
 use hardened_vfs::format::wal::{self, ChecksumOrder, End, Scan};
 use hardened_vfs::format::{database, journal};
-use libsqlite3_sys as ffi;
-use std::ffi::{CStr, CString, c_int};
+use rusqlite::{Connection, ffi};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// A connection to a file in a directory of its own.
-struct Db(*mut ffi::sqlite3);
+struct Db(Connection);
 
 impl Db {
     fn open(path: &Path) -> Db {
-        let name = CString::new(path.to_str().unwrap()).unwrap();
-        let mut db = std::ptr::null_mut();
-        // SAFETY: `name` is a NUL-terminated string and `db` a place for the handle, both valid for the call.
-        let rc = unsafe { ffi::sqlite3_open(name.as_ptr(), &raw mut db) };
-        let db = Db(db);
-        assert_eq!(rc, ffi::SQLITE_OK, "{}", db.message());
-        db
+        Db(Connection::open(path).unwrap())
     }
 
-    fn message(&self) -> String {
-        // SAFETY: the handle is open; the text it returns is valid until the next call on the handle.
-        let text = unsafe { CStr::from_ptr(ffi::sqlite3_errmsg(self.0)) };
-        text.to_string_lossy().into_owned()
-    }
-
-    /// Column `column` of the first row of `sql` as an integer, or the primary result code.
-    fn try_column(&self, sql: &str, column: c_int) -> Result<i64, c_int> {
-        let sql = CString::new(sql).unwrap();
-        let mut stmt = std::ptr::null_mut();
-        // SAFETY: the handle is open, `sql` is NUL-terminated and `stmt` is a place for the statement. The
-        // statement is stepped, read and finalized here and nowhere else; all calls take a null one.
-        unsafe {
-            let none = std::ptr::null_mut();
-            let mut rc = ffi::sqlite3_prepare_v2(self.0, sql.as_ptr(), -1, &raw mut stmt, none);
-            let mut value = 0;
-            if rc == ffi::SQLITE_OK {
-                rc = ffi::sqlite3_step(stmt);
-            }
-            if rc == ffi::SQLITE_ROW {
-                value = ffi::sqlite3_column_int64(stmt, column);
-                rc = ffi::SQLITE_OK;
-            }
-            ffi::sqlite3_finalize(stmt);
-            match rc {
-                ffi::SQLITE_OK | ffi::SQLITE_DONE => Ok(value),
-                code => Err(code & 0xff),
-            }
+    /// Column `column` of the first row of `sql` as an integer (0 for what is none), or the primary result code.
+    fn try_column(&self, sql: &str, column: usize) -> Result<i64, i32> {
+        let value = self.0.query_row(sql, [], |row| Ok(row.get_ref(column)?.as_i64().unwrap_or(0)));
+        match value {
+            Err(rusqlite::Error::QueryReturnedNoRows) => Ok(0),
+            value => value.map_err(|error| match error {
+                rusqlite::Error::SqliteFailure(failure, _) => failure.extended_code & 0xff,
+                other => panic!("{sql}: {other}"),
+            }),
         }
     }
 
     fn int(&self, sql: &str) -> i64 {
-        match self.try_column(sql, 0) {
-            Ok(value) => value,
-            Err(code) => panic!("{sql}: {code} {}", self.message()),
-        }
+        self.try_column(sql, 0).unwrap_or_else(|code| panic!("{sql}: {code}"))
     }
 
     fn run(&self, statements: &[&str]) {
         for sql in statements {
             self.int(sql);
         }
-    }
-}
-
-impl Drop for Db {
-    fn drop(&mut self) {
-        // SAFETY: the handle was opened here, has no statements and is not used again.
-        unsafe { ffi::sqlite3_close(self.0) };
     }
 }
 

@@ -13,6 +13,7 @@ pub mod extension;
 pub mod fault_vfs;
 pub mod fuse;
 pub mod mounts;
+pub mod renaming;
 pub mod require;
 mod rule;
 pub mod sqlite;

@@ -104,13 +104,9 @@ unsafe fn pragma(state: &State, main: &MainFile, argument: *mut *mut c_char) -> 
     let length = value.map_or(0, |value| value.count_bytes());
     // SQLite looks at the first bytes of a number and does not mind what follows.
     let value = value.map(CStr::to_string_lossy);
-    // The remembered mode is not all: without a schema the pragma went to the first database and was meant for all.
-    let exclusive = main.exclusive()
-        || (main.forbids_wal() && value.is_some() && name.eq_ignore_ascii_case("journal_mode") && locked(state, main));
+    let exclusive =
+        main.forbids_wal() && value.is_some() && name.eq_ignore_ascii_case("journal_mode") && locked(state, main);
     let reply = policy::answer(&main.policy(), name, value.as_deref(), exclusive);
-    if let Some(exclusive) = reply.exclusive {
-        main.set_exclusive(exclusive);
-    }
     if let Some((kind, remark)) = reply.remark {
         main.warn(kind, remark);
     }
@@ -175,9 +171,11 @@ fn report(state: &State, main: &MainFile) -> Report {
     report
 }
 
-/// Whether the connection that asks is in EXCLUSIVE locking mode.
+/// Whether the connection that asks is in EXCLUSIVE locking mode, or does not tell. It is asked, because the pragma that set
+/// the mode goes to one database and is meant for all.
 fn locked(state: &State, main: &MainFile) -> bool {
-    asking(state, main).and_then(|ask| ask("locking_mode")).is_some_and(|mode| mode == "exclusive")
+    let mode = asking(state, main).and_then(|ask| ask("locking_mode"));
+    mode.is_none_or(|mode| mode != "normal")
 }
 
 /// Asks the connection whose pragma is being answered for the value of another one on the same database.
