@@ -8,10 +8,12 @@
 #![deny(missing_docs)]
 
 pub mod ask;
+pub mod crash;
 mod detach;
 pub mod extension;
 pub mod fault_vfs;
 pub mod fuse;
+pub mod log_writes;
 pub mod mounts;
 pub mod renaming;
 pub mod require;

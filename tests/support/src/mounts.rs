@@ -99,6 +99,23 @@ pub fn loop_fs(kind: &str, size: u64) -> io::Result<Mounted> {
     Mounted::new(at, Some(dir))
 }
 
+/// A new filesystem of a kind on the first `size` bytes of the image `image`, which may be longer.
+pub fn format(kind: &str, image: &Path, size: u64) -> io::Result<()> {
+    let (kib, size) = (format!("{}k", size >> 10), size.to_string());
+    match kind {
+        "xfs" => run("mkfs.xfs", &["-q", "-d", &format!("size={size}")], image, &[]),
+        "btrfs" => run("mkfs.btrfs", &["-q", "-b", &size], image, &[]),
+        _ => run(&format!("mkfs.{kind}"), &["-q", "-F"], image, &[Path::new(&kib)]),
+    }
+}
+
+/// The filesystem on the image `image`. The image stays where it is.
+pub fn loop_image(kind: &str, image: &Path) -> io::Result<Mounted> {
+    let (dir, at) = room()?;
+    run("mount", &["-t", kind, "-o", "loop"], image, &[&at])?;
+    Mounted::new(at, Some(dir))
+}
+
 /// An empty tmpfs.
 pub fn tmpfs() -> io::Result<Mounted> {
     tmpfs_with("")

@@ -169,7 +169,18 @@ method!(
     xCheckReservedLock(out: *mut c_int),
     |_| *out = 0
 );
-method!(file_control, FileControl, xFileControl(op: c_int, argument: *mut c_void));
+method!(other_control, FileControl, xFileControl(op: c_int, argument: *mut c_void));
+method!(pragma, Pragma, xFileControl(op: c_int, argument: *mut c_void));
+
+unsafe extern "C" fn file_control(file: *mut ffi::sqlite3_file, op: c_int, argument: *mut c_void) -> c_int {
+    // SAFETY: the arguments are those that SQLite passed.
+    unsafe {
+        match op {
+            ffi::SQLITE_FCNTL_PRAGMA => pragma(file, op, argument),
+            _ => other_control(file, op, argument),
+        }
+    }
+}
 method!(
     shm_map,
     ShmMap,

@@ -46,6 +46,8 @@ pub enum Call {
     Unlock,
     CheckReservedLock,
     FileControl,
+    /// SQLITE_FCNTL_PRAGMA, which is not counted as FileControl.
+    Pragma,
     ShmMap,
     ShmLock,
     ShmUnmap,
