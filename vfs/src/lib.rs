@@ -21,9 +21,13 @@ compile_error!("hardened-vfs stands on SQLite's unix VFS");
 #[cfg(all(feature = "loadable", feature = "linked"))]
 compile_error!("`loadable` calls the host's SQLite and cannot be combined with `linked`");
 
+pub mod checksum;
 mod explain;
 pub mod format;
 pub mod fs;
+pub mod guard;
+mod hold;
+mod in_flight;
 mod lock;
 mod main_file;
 mod notice;
@@ -32,9 +36,14 @@ mod policy;
 mod refusal;
 mod report;
 mod setup;
+mod shared;
 mod shim;
+mod sync;
+mod transaction;
 
-pub use options::{FsChoice, KEYS, OptionError, Options, PolicyChoice, RESERVED_KEYS, RollbackJournal};
+pub use options::{
+    ChecksumChoice, FsChoice, GuardChoice, KEYS, OptionError, Options, PolicyChoice, RESERVED_KEYS, RollbackJournal,
+};
 pub use refusal::{Refusal, forget_refusal_here, last_refusal, last_refusal_here, next_failure_number};
 pub use report::{Report, VerdictReport};
 pub use setup::{Setup, take_setup_here};

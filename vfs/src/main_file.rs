@@ -1,15 +1,19 @@
 //! What is known about one open main database: shared by its shim file, its journal's and its WAL's.
 
+use std::cell::Cell;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::fs::Verdict;
+use crate::in_flight::InFlight;
 use crate::notice;
 use crate::options::Options;
 use crate::policy::{Policy, Rule};
 use crate::refusal::Refusal;
+use crate::shared::Shared;
+use crate::sync::directory::Directory;
 
 /// How the database was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,34 @@ pub(crate) struct MainFile {
     atomic_batch: AtomicBool,
     /// Address of the handle of the connection, 0 until SQLite tells it.
     connection: AtomicUsize,
+    handle: AtomicUsize,
+    /// Whether the file is the operating system's under its path.
+    pub(crate) native: bool,
+    /// An alarm of the guard has stopped writing until the user has decided.
+    pub(crate) blocked: AtomicBool,
+    /// What is shared with the other connections to this database; `None` where nothing is protected.
+    pub(crate) shared: Option<Arc<Shared>>,
+    in_flight: Mutex<InFlight>,
+    /// Whether pages are held in memory: asked before each read.
+    pub(crate) holds: AtomicBool,
+    /// A transaction has ended since the lock was last given back.
+    ended: AtomicBool,
+    /// The guard's record does not say yet that the last transaction has ended: asked at each unlock.
+    pub(crate) over: AtomicBool,
+    /// The connection was told to keep its locks.
+    told_exclusive: AtomicBool,
+    /// The lock held on the main file.
+    pub(crate) level: AtomicI32,
+    /// Addresses of the states of the open files, 0 while there is none.
+    pub(crate) files: [AtomicUsize; 3],
+}
+
+/// The files of a connection, as places in [`MainFile::files`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Database,
+    Journal,
+    Wal,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -90,7 +122,48 @@ impl MainFile {
             journals,
             atomic_batch,
             connection: AtomicUsize::new(0),
+            handle: AtomicUsize::new(0),
+            native: false,
+            blocked: AtomicBool::new(false),
+            shared: None,
+            in_flight: Mutex::default(),
+            holds: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            told_exclusive: AtomicBool::new(false),
+            level: AtomicI32::new(0),
+            files: Default::default(),
         }
+    }
+
+    /// Its directory, where it is one of the operating system's and may be read.
+    pub(crate) fn directory(&self) -> Option<Arc<Directory>> {
+        self.shared.as_ref().and_then(|shared| shared.directory())
+    }
+
+    /// Whether the connection is in EXCLUSIVE locking mode, as far as can be seen: it was told so, or it has kept its lock
+    /// between two transactions.
+    pub(crate) fn may_be_exclusive(&self) -> bool {
+        self.told_exclusive.load(Ordering::Relaxed) || self.ended.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn told_locking_mode(&self, value: &str) {
+        self.told_exclusive.store(!value.eq_ignore_ascii_case("normal"), Ordering::Relaxed);
+    }
+
+    pub(crate) fn transaction_ended(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// The lock was lowered to this level.
+    pub(crate) fn lowered(&self, level: i32) {
+        self.level.fetch_min(level, Ordering::Relaxed);
+        self.ended.store(false, Ordering::Relaxed);
+    }
+
+    /// What this connection has in flight. Nothing that calls SQLite may run while it is held.
+    pub(crate) fn in_flight(&self) -> MutexGuard<'_, InFlight> {
+        lock(&self.in_flight)
     }
 
     pub(crate) fn hides_shared_memory(&self) -> bool {
@@ -147,9 +220,15 @@ impl MainFile {
         self.atomic_batch.store(on, Ordering::Relaxed);
     }
 
-    /// Remembers where the handle of the connection stands.
-    pub(crate) fn remember_connection(&self, address: usize) {
+    /// Remembers where the handle of the connection stands, and the handle.
+    pub(crate) fn remember_connection(&self, address: usize, handle: usize) {
         self.connection.store(address, Ordering::Relaxed);
+        self.handle.store(handle, Ordering::Relaxed);
+    }
+
+    /// The handle of the connection, only to be compared; 0 if SQLite has not told it.
+    pub(crate) fn connection_handle(&self) -> usize {
+        self.handle.load(Ordering::Relaxed)
     }
 
     /// The address told by SQLITE_FCNTL_PDB.
@@ -179,8 +258,18 @@ pub(crate) fn remember(main: &Arc<MainFile>, journals: [usize; 2]) {
     open.push((Arc::downgrade(main), journals));
 }
 
+thread_local! {
+    /// The main file that this thread has asked for a lock or its size last.
+    static TOUCHED: Cell<*const MainFile> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Remembers that this thread works on `main`: SQLite opens a -wal right after it has locked its database.
+pub(crate) fn touch(main: &Arc<MainFile>) {
+    TOUCHED.set(Arc::as_ptr(main));
+}
+
 /// The databases that a journal or WAL protects: the one whose pager opens it, known by the address of the name, or, where
-/// another shim above hides that from us, all whose journal or WAL has this name.
+/// that tells nothing, all whose journal or WAL has this name.
 pub(crate) fn by_journal(address: usize, journal: &Path) -> Vec<Arc<MainFile>> {
     let mine = lock(&OPEN).iter().filter(|(_, names)| names.contains(&address)).find_map(|(main, _)| main.upgrade());
     if let Some(main) = mine {
@@ -190,11 +279,55 @@ pub(crate) fn by_journal(address: usize, journal: &Path) -> Vec<Arc<MainFile>> {
     let Some(database) = [&b"-journal"[..], b"-wal"].iter().find_map(|suffix| name.strip_suffix(*suffix)) else {
         return Vec::new();
     };
+    let named = by_name(|path| path == database);
+    match working(&named) {
+        Some(main) => vec![main],
+        None => named,
+    }
+}
+
+/// Of several connections to one database, the one that a call on its journal or WAL comes from: nobody but the holder of
+/// RESERVED writes a journal, and SQLite has just used the main file of the connection that opens one.
+fn working(candidates: &[Arc<MainFile>]) -> Option<Arc<MainFile>> {
+    let reserved = libsqlite3_sys::SQLITE_LOCK_RESERVED;
+    let mut writers = candidates.iter().filter(|main| main.level.load(Ordering::Relaxed) >= reserved);
+    if let (Some(writer), None) = (writers.next(), writers.next()) {
+        return Some(Arc::clone(writer));
+    }
+    let touched = TOUCHED.get();
+    candidates.iter().find(|main| std::ptr::eq(Arc::as_ptr(main), touched)).cloned()
+}
+
+fn by_name(is: impl Fn(&[u8]) -> bool) -> Vec<Arc<MainFile>> {
     let open = lock(&OPEN);
-    open.iter()
-        .filter_map(|(main, _)| main.upgrade())
-        .filter(|main| main.path.as_os_str().as_bytes() == database)
-        .collect()
+    let open = open.iter().filter_map(|(main, _)| main.upgrade());
+    open.filter(|main| is(main.path.as_os_str().as_bytes())).collect()
+}
+
+/// The connection whose journal or WAL of this name is about to be deleted.
+pub(crate) fn by_deleted(name: &Path) -> Option<(Arc<MainFile>, Role)> {
+    let name = name.as_os_str().as_bytes();
+    let (database, role) = match (name.strip_suffix(b"-journal"), name.strip_suffix(b"-wal")) {
+        (Some(database), _) => (database, Role::Journal),
+        (None, Some(database)) => (database, Role::Wal),
+        (None, None) => return None,
+    };
+    working(&by_name(|path| path == database)).map(|main| (main, role))
+}
+
+/// The connections in a transaction whose super-journal this may be, by the database it is named after.
+pub(crate) fn by_super_journal(name: &Path) -> Vec<Arc<MainFile>> {
+    let name = name.as_os_str().as_bytes();
+    let writers = by_name(|path| name.strip_prefix(path).is_some_and(|rest| rest.starts_with(b"-mj")));
+    let exclusive = libsqlite3_sys::SQLITE_LOCK_EXCLUSIVE;
+    writers.into_iter().filter(|main| main.level.load(Ordering::Relaxed) >= exclusive).collect()
+}
+
+/// The open databases of one connection.
+pub(crate) fn of_connection(handle: usize) -> Vec<Arc<MainFile>> {
+    let mut open = by_name(|_| handle != 0);
+    open.retain(|main| main.connection_handle() == handle);
+    open
 }
 
 /// An open rollback journal or WAL, counted by the databases it protects until dropped.
@@ -209,6 +342,14 @@ impl Journal {
             main.journals.fetch_add(1, Ordering::Relaxed);
         }
         Journal(owners)
+    }
+
+    /// The database it protects, if that is known for certain.
+    pub(crate) fn owner(&self) -> Option<&Arc<MainFile>> {
+        match self.0.as_slice() {
+            [owner] => Some(owner),
+            _ => None,
+        }
     }
 }
 

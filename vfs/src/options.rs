@@ -48,6 +48,36 @@ pub enum RollbackJournal {
     Persist,
 }
 
+/// How torn and lost writes are watched for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GuardChoice {
+    /// As measured to be best for the filesystem: `on` everywhere.
+    #[default]
+    Auto,
+    /// No record is kept. A failed sync is still healed or stops everything.
+    Off,
+    /// A record beside the database, written before the pages and not synced by itself: what the disk has of it after a
+    /// power cut is used.
+    On,
+    /// The record is synced before the pages are written, so that it is always there after a power cut; and where it cannot
+    /// be kept nothing is written.
+    Strict,
+}
+
+/// Whether pages have checksums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ChecksumChoice {
+    /// Where the database has them they are kept and verified; others get none.
+    #[default]
+    Auto,
+    /// A new database gets them too, and one without them when VACUUM rewrites it.
+    On,
+    /// Where the database has them they are kept, and wrong ones are no error.
+    Off,
+}
+
 /// A key or value that was not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptionError {
@@ -95,13 +125,18 @@ choice!(PolicyChoice, "policy", "auto" => PolicyChoice::Auto, "wal" => PolicyCho
 choice!(FsChoice, "fs", "auto" => FsChoice::Auto, "local" => FsChoice::Local, "network" => FsChoice::Network);
 choice!(RollbackJournal, "journal", "delete" => RollbackJournal::Delete,
     "truncate" => RollbackJournal::Truncate, "persist" => RollbackJournal::Persist);
+choice!(GuardChoice, "guard", "auto" => GuardChoice::Auto, "off" => GuardChoice::Off,
+    "on" => GuardChoice::On, "strict" => GuardChoice::Strict);
+
+choice!(ChecksumChoice, "checksum", "auto" => ChecksumChoice::Auto, "on" => ChecksumChoice::On,
+    "off" => ChecksumChoice::Off);
 
 /// The keys that a URI or `HARDENED_OPTIONS` may name.
-pub const KEYS: [&str; 6] = ["policy", "fs", "journal", "busy_timeout", "fs_timeout", "base"];
+pub const KEYS: [&str; 8] = ["policy", "fs", "journal", "guard", "busy_timeout", "fs_timeout", "checksum", "base"];
 
 /// Keys kept for mechanisms that this version does not have. Naming one is an error: nobody may believe in a protection
 /// that is not there.
-pub const RESERVED_KEYS: [&str; 4] = ["guard", "checksum", "locks", "combine"];
+pub const RESERVED_KEYS: [&str; 2] = ["locks", "combine"];
 
 /// How the VFS treats the databases it opens.
 ///
@@ -123,10 +158,14 @@ pub struct Options {
     pub fs: FsChoice,
     /// The rollback journal where WAL is not allowed (`journal=`).
     pub journal: RollbackJournal,
+    /// How torn and lost writes are watched for (`guard=`). The first connection of a process to a database decides.
+    pub guard: GuardChoice,
     /// How long a connection waits for a lock (`busy_timeout=`, milliseconds). Zero: not at all.
     pub busy_timeout: Duration,
     /// How long the filesystem may take to answer before the open is refused (`fs_timeout=`, milliseconds).
     pub fs_timeout: Duration,
+    /// Whether pages have checksums (`checksum=`).
+    pub checksum: ChecksumChoice,
     /// The VFS that does the file I/O (`base=`); the process's default one when `None`.
     pub base: Option<String>,
 }
@@ -137,8 +176,10 @@ impl Default for Options {
             policy: PolicyChoice::default(),
             fs: FsChoice::default(),
             journal: RollbackJournal::default(),
+            guard: GuardChoice::default(),
             busy_timeout: Duration::from_millis(2000),
             fs_timeout: Duration::from_secs(10),
+            checksum: ChecksumChoice::default(),
             base: None,
         }
     }
@@ -159,8 +200,10 @@ impl Options {
             "policy" => self.policy = value.parse()?,
             "fs" => self.fs = value.parse()?,
             "journal" => self.journal = value.parse()?,
+            "guard" => self.guard = value.parse()?,
             "busy_timeout" => self.busy_timeout = milliseconds(key, value, 0)?,
             "fs_timeout" => self.fs_timeout = milliseconds(key, value, 1)?,
+            "checksum" => self.checksum = value.parse()?,
             "base" if value.is_empty() || value.contains('\0') => {
                 return Err(refuse(key, value, "expected the name of a registered VFS"));
             }
@@ -204,8 +247,8 @@ impl Options {
     /// Every option in the grammar, also those that are as by default.
     ///
     /// ```
-    /// let full = hardened_vfs::Options::default().in_full();
-    /// assert_eq!(full, "policy=auto&fs=auto&journal=delete&busy_timeout=2000&fs_timeout=10000");
+    /// let full = "policy=auto&fs=auto&journal=delete&guard=auto&busy_timeout=2000&fs_timeout=10000&checksum=auto";
+    /// assert_eq!(hardened_vfs::Options::default().in_full(), full);
     /// ```
     pub fn in_full(&self) -> String {
         self.pairs().join("&")
@@ -216,8 +259,10 @@ impl Options {
             format!("policy={}", self.policy),
             format!("fs={}", self.fs),
             format!("journal={}", self.journal),
+            format!("guard={}", self.guard),
             format!("busy_timeout={}", self.busy_timeout.as_millis()),
             format!("fs_timeout={}", self.fs_timeout.as_millis()),
+            format!("checksum={}", self.checksum),
         ];
         if let Some(base) = &self.base {
             let base = percent_encoding::utf8_percent_encode(base, percent_encoding::NON_ALPHANUMERIC);

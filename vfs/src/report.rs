@@ -73,6 +73,12 @@ pub struct Report {
     pub synchronous: Option<String>,
     /// The busy timeout in force, in milliseconds.
     pub busy_timeout: Option<u32>,
+    /// How torn and lost writes are watched for: `off`, `on`, `strict`, or why not.
+    #[serde(default)]
+    pub guard: String,
+    /// Damage that was proven, and failed syncs that have stopped everything: what was seen and what to do.
+    #[serde(default)]
+    pub alarms: Vec<String>,
     /// What happened at open and since, once each.
     pub notes: Vec<String>,
     /// The VFS that does the file I/O.
@@ -127,8 +133,15 @@ impl fmt::Display for Report {
         if let Some(timeout) = self.busy_timeout {
             write!(f, ", busy_timeout {timeout} ms")?;
         }
-        for (title, lines) in [("overridden", &self.overridden), ("warning", &verdict.warnings), ("note", &self.notes)]
-        {
+        if !self.guard.is_empty() {
+            write!(f, "\nguard        {}", self.guard)?;
+        }
+        for (title, lines) in [
+            ("ALARM", &self.alarms),
+            ("overridden", &self.overridden),
+            ("warning", &verdict.warnings),
+            ("note", &self.notes),
+        ] {
             for line in lines {
                 write!(f, "\n{title:<12} {line}")?;
             }

@@ -1,7 +1,7 @@
 //! The rollback journal: headers made by hand, and what their files are to SQLite.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use hardened_vfs::format::journal::{HEADER_SIZE, Header, HeaderError, MAGIC, Records, State};
+use hardened_vfs::format::journal::{HEADER_SIZE, Header, HeaderError, MAGIC, Records, State, pages};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -108,5 +108,42 @@ proptest! {
         prop_assert_eq!(header.initial_page_count, pages);
         prop_assert_eq!(header.sector_size, 1 << sector);
         prop_assert_eq!(header.page_size, 1 << page);
+    }
+}
+
+fn record(page: u32, size: usize) -> Vec<u8> {
+    [&page.to_be_bytes()[..], &vec![0xab; size], &[0; 4]].concat()
+}
+
+#[test]
+fn the_records_behind_all_headers_of_a_journal_are_named() {
+    let mut bytes = journal(2, 7, 9, 512, 1024).to_vec();
+    bytes.resize(512, 0);
+    bytes.extend([record(5, 1024), record(1, 1024)].concat());
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    // The second header of a journal that was synced in the middle; its page size does not count.
+    bytes.extend(journal(u32::MAX, 8, 9, 512, 1024));
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes.extend(record(3, 1024));
+    let named = |bytes: &[u8]| pages(std::io::Cursor::new(bytes), bytes.len() as u64, 4096).unwrap();
+    assert_eq!(named(&bytes).into_iter().collect::<Vec<_>>(), [1, 3, 5]);
+    bytes.truncate(bytes.len() - 1);
+    assert_eq!(named(&bytes).into_iter().collect::<Vec<_>>(), [1, 5], "a record that is cut off is not rolled back");
+    bytes[8..12].copy_from_slice(&0_u32.to_be_bytes());
+    assert!(named(&bytes).is_empty(), "nothing was synced");
+}
+
+proptest! {
+    #![proptest_config(seeded())]
+
+    #[test]
+    fn any_bytes_can_be_asked_for_their_pages(mut bytes in proptest::collection::vec(any::<u8>(), 0..4096), header: bool) {
+        if header && bytes.len() >= HEADER_SIZE {
+            bytes[..8].copy_from_slice(&MAGIC);
+            bytes[20..24].copy_from_slice(&512_u32.to_be_bytes());
+            bytes[24..28].copy_from_slice(&512_u32.to_be_bytes());
+        }
+        let named = pages(std::io::Cursor::new(&bytes), bytes.len() as u64, 1024).unwrap();
+        prop_assert!(named.len() <= bytes.len() / 512);
     }
 }

@@ -1,7 +1,7 @@
 //! The grammar of the options.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use hardened_vfs::{FsChoice, KEYS, OptionError, Options, PolicyChoice, RESERVED_KEYS, RollbackJournal};
+use hardened_vfs::{FsChoice, GuardChoice, KEYS, OptionError, Options, PolicyChoice, RESERVED_KEYS, RollbackJournal};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::time::Duration;
@@ -53,6 +53,10 @@ fn each_key_sets_its_option_and_no_other() {
         ("journal=delete", with(|_| {})),
         ("journal=truncate", with(|o| o.journal = RollbackJournal::Truncate)),
         ("journal=persist", with(|o| o.journal = RollbackJournal::Persist)),
+        ("guard=auto", with(|_| {})),
+        ("guard=off", with(|o| o.guard = GuardChoice::Off)),
+        ("guard=on", with(|o| o.guard = GuardChoice::On)),
+        ("guard=strict", with(|o| o.guard = GuardChoice::Strict)),
         ("busy_timeout=0", with(|o| o.busy_timeout = Duration::ZERO)),
         ("fs_timeout=1", with(|o| o.fs_timeout = Duration::from_millis(1))),
         ("base=unix-dotfile", with(|o| o.base = Some("unix-dotfile".into()))),
@@ -60,8 +64,9 @@ fn each_key_sets_its_option_and_no_other() {
     ] {
         assert_eq!(parse(text), expected, "{text}");
     }
-    let all = parse("policy=wal&fs=local&journal=truncate&busy_timeout=1&fs_timeout=2&base=x");
-    assert_eq!(all.to_string(), "policy=wal&fs=local&journal=truncate&busy_timeout=1&fs_timeout=2&base=x");
+    let text = "policy=wal&fs=local&journal=truncate&guard=on&busy_timeout=1&fs_timeout=2&checksum=on&base=x";
+    let all = parse(text);
+    assert_eq!(all.to_string(), text);
     for key in KEYS {
         assert!(all.to_string().contains(&format!("{key}=")), "{key}");
     }
@@ -91,6 +96,9 @@ fn a_value_that_a_key_does_not_take_is_refused_with_what_it_takes() {
     }
     for value in ["", "wal", "memory", "off"] {
         refused(&format!("journal={value}"), "journal", value, "delete, truncate, persist");
+    }
+    for value in ["", "yes", "1", "verify"] {
+        refused(&format!("checksum={value}"), "checksum", value, "auto, on, off");
     }
     refused("base=", "base", "", "name of a registered VFS");
     refused("base=a%00b", "base", "a\0b", "name of a registered VFS");
@@ -126,7 +134,7 @@ fn a_key_that_is_not_known_is_refused_with_those_that_are() {
 
 #[test]
 fn a_reserved_key_is_refused_whatever_its_value() {
-    assert_eq!(RESERVED_KEYS, ["guard", "checksum", "locks", "combine"]);
+    assert_eq!(RESERVED_KEYS, ["locks", "combine"]);
     for key in RESERVED_KEYS {
         for value in ["", "on", "off", "0"] {
             refused(&format!("{key}={value}"), key, value, "does not have it yet");
@@ -139,7 +147,9 @@ fn a_reserved_key_is_refused_whatever_its_value() {
 fn a_refused_value_leaves_the_options_as_they_were() {
     let mut options = parse("policy=wal&base=x");
     let before = options.clone();
-    for (key, value) in [("policy", "x"), ("base", ""), ("busy_timeout", "-1"), ("guard", "on"), ("nothing", "1")] {
+    for (key, value) in
+        [("policy", "x"), ("base", ""), ("busy_timeout", "-1"), ("guard", "sometimes"), ("nothing", "1")]
+    {
         options.set(key, value).unwrap_err();
         assert_eq!(options, before, "{key}={value}");
     }

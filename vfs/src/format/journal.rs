@@ -10,6 +10,10 @@
 use super::{be32, is_page_size, printable_prefix};
 use std::fmt;
 
+mod records;
+
+pub use records::pages;
+
 /// The size of the header in bytes; the rest of its sector is padding.
 pub const HEADER_SIZE: usize = 28;
 

@@ -11,7 +11,7 @@ use std::fmt;
 
 mod recovery;
 
-pub use recovery::{End, Scan, scan};
+pub use recovery::{End, Scan, ValidFrame, scan, scan_frames};
 
 /// The size of the header of the log in bytes.
 pub const HEADER_SIZE: usize = 32;

@@ -192,6 +192,10 @@ fn weigh_options(mount: &MountFacts, verdict: &mut Verdict) {
         }
         _ => {}
     }
+    if mount.has("lazytime") {
+        // What changed when is then not known after a crash.
+        verdict.options.push("lazytime".into());
+    }
     if mount.has("ro") {
         verdict.options.push("ro".into());
     }

@@ -63,6 +63,11 @@ impl Handle {
         Ok(Handle { fd: Some(fd), kept })
     }
 
+    /// Device and inode of the file behind it.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        self.kept.identity
+    }
+
     fn call(&self, command: libc::c_int, kind: libc::c_short, range: Range) -> io::Result<libc::flock> {
         let fd = match &self.fd {
             Some(fd) if self.kept.pid == std::process::id() => fd,

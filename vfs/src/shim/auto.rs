@@ -11,6 +11,7 @@ use super::control::is_stamped_wal;
 use super::edge::guarded;
 use super::file;
 use super::sqlite::Api;
+use crate::checksum;
 use crate::main_file::MainFile;
 use crate::setup::{self, Disk};
 
@@ -44,6 +45,7 @@ pub(crate) unsafe extern "C" fn opened(
             return refusal.code;
         }
         let disk = OnDisk { file, main: &main };
+        checksum::reserve::prepare(&Reservation { disk: &disk, connection: &connection }, &main);
         setup::apply(&connection, &disk, &main, std::thread::sleep);
         ffi::SQLITE_OK
     })
@@ -58,6 +60,28 @@ impl OnDisk<'_> {
     fn base(&self) -> Option<&BaseFile> {
         // SAFETY: the file is open as long as the connection, which is open while this lives.
         unsafe { file::state(self.file).base.as_ref() }
+    }
+}
+
+struct Reservation<'a> {
+    disk: &'a OnDisk<'a>,
+    connection: &'a Borrowed<'a>,
+}
+
+impl checksum::reserve::Reserve for Reservation<'_> {
+    fn look(&self) -> Option<(i64, [u8; 100])> {
+        let (base, mut size, mut header) = (self.disk.base()?, 0, [0; 100]);
+        // SAFETY: a pointer to a 64-bit integer.
+        let code = unsafe { base.file_size(&raw mut size) };
+        let read = if size == 0 { ffi::SQLITE_OK } else { base.read_into(&mut header, 0) };
+        (code == ffi::SQLITE_OK && read == ffi::SQLITE_OK).then_some((size, header))
+    }
+
+    fn reserve(&self, bytes: u8) -> Result<(), i32> {
+        match self.connection.reserve_bytes(c_int::from(bytes)) {
+            ffi::SQLITE_OK => Ok(()),
+            code => Err(code),
+        }
     }
 }
 

@@ -165,6 +165,74 @@ impl BaseFile {
     }
 }
 
+impl BaseFile {
+    /// Writes all of `bytes`; the result code.
+    pub(crate) fn write_from(&self, bytes: &[u8], offset: u64) -> c_int {
+        let (Ok(amount), Ok(offset)) = (c_int::try_from(bytes.len()), i64::try_from(offset)) else {
+            return ffi::SQLITE_IOERR_WRITE;
+        };
+        // SAFETY: `amount` is the length of the buffer.
+        unsafe { self.write(bytes.as_ptr().cast(), amount, offset) }
+    }
+
+    /// Reads the bytes from `from` to `to` piece by piece.
+    pub(crate) fn pieces(
+        &self,
+        from: u64,
+        to: u64,
+        mut each: impl FnMut(u64, &[u8]) -> Result<(), c_int>,
+    ) -> Result<(), c_int> {
+        const PIECE: u64 = 1 << 16;
+        let mut buffer = vec![0; to.saturating_sub(from).min(PIECE) as usize];
+        let mut at = from;
+        while at < to {
+            let length = (to - at).min(PIECE) as usize;
+            let (Some(piece), Ok(offset)) = (buffer.get_mut(..length), i64::try_from(at)) else {
+                return Err(ffi::SQLITE_IOERR_READ);
+            };
+            match self.read_into(piece, offset) {
+                ffi::SQLITE_OK => each(at, piece)?,
+                code => return Err(code),
+            }
+            at += length as u64;
+        }
+        Ok(())
+    }
+
+    /// The CRC-32C of all its bytes.
+    pub(crate) fn checksum(&self) -> Result<u32, c_int> {
+        let mut sum = 0;
+        self.pieces(0, self.size()?, |_, piece| {
+            sum = crc32c::crc32c_append(sum, piece);
+            Ok(())
+        })?;
+        Ok(sum)
+    }
+
+    /// Writes all its bytes into `to`, at the same place.
+    pub(crate) fn copy_to(&self, to: &BaseFile) -> Result<(), c_int> {
+        self.pieces(0, self.size()?, |at, piece| to.write_whole(piece, at))
+    }
+
+    /// [`BaseFile::write_from`] as a result.
+    pub(crate) fn write_whole(&self, bytes: &[u8], offset: u64) -> Result<(), c_int> {
+        match self.write_from(bytes, offset) {
+            ffi::SQLITE_OK => Ok(()),
+            code => Err(code),
+        }
+    }
+
+    /// The size in bytes, or the result code.
+    pub(crate) fn size(&self) -> Result<u64, c_int> {
+        let mut size = 0_i64;
+        // SAFETY: a pointer to a 64-bit integer.
+        match unsafe { self.file_size(&raw mut size) } {
+            ffi::SQLITE_OK => u64::try_from(size).map_err(|_| ffi::SQLITE_IOERR_FSTAT),
+            code => Err(code),
+        }
+    }
+}
+
 impl Drop for BaseFile {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout in `open`, and closed by whoever drops it.

@@ -20,19 +20,28 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 static OWN: Mutex<Vec<Own>> = Mutex::new(Vec::new());
 
 /// Remembers a base of its own for a database until dropped.
-pub(crate) struct Remembered(Vec<u8>);
+pub(crate) struct Remembered {
+    name: Vec<u8>,
+    base: *mut ffi::sqlite3_vfs,
+}
+
+impl Remembered {
+    pub(crate) fn base(&self) -> *mut ffi::sqlite3_vfs {
+        self.base
+    }
+}
 
 pub(crate) fn remember(name: &CStr, base: *mut ffi::sqlite3_vfs) -> Remembered {
     let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
     own.push(Own { name: name.to_bytes().to_vec(), base: base as usize });
     COUNT.store(own.len(), Ordering::Release);
-    Remembered(name.to_bytes().to_vec())
+    Remembered { name: name.to_bytes().to_vec(), base }
 }
 
 impl Drop for Remembered {
     fn drop(&mut self) {
         let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = own.iter().position(|own| own.name == self.0) {
+        if let Some(index) = own.iter().position(|own| own.name == self.name) {
             own.remove(index);
         }
         COUNT.store(own.len(), Ordering::Release);

@@ -78,6 +78,13 @@ impl<'a> Borrowed<'a> {
         who.answered()
     }
 
+    /// Sets the reserved bytes of the main database: of a new one now, of another when VACUUM rewrites it.
+    pub(crate) fn reserve_bytes(&self, mut bytes: c_int) -> c_int {
+        let op = ffi::SQLITE_FCNTL_RESERVE_BYTES;
+        // SAFETY: the connection is usable (see `new`); the opcode reads and writes an integer.
+        unsafe { (self.api.file_control)(self.db, c"main".as_ptr(), op, (&raw mut bytes).cast()) }
+    }
+
     /// # Safety
     /// `statement` must stand on a row.
     unsafe fn column(&self, statement: *mut ffi::sqlite3_stmt, index: c_int) -> Option<String> {

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use libsqlite3_sys as ffi;
 
 use super::base::BaseFile;
+use super::below::Below;
 use super::connection::Borrowed;
 use super::file::{Kind, State, state};
+use super::protect;
+use crate::checksum::{self, pages::Pages};
 use crate::format::database::Header;
-use crate::main_file::MainFile;
+use crate::main_file::{self, MainFile};
 use crate::policy::{self, Answer, Rule};
 use crate::report::{Report, VerdictReport};
 
@@ -59,6 +62,13 @@ pub(crate) unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, argum
         return ffi::SQLITE_OK;
     }
     let Some(base) = &state.base else { return ffi::SQLITE_NOTFOUND };
+    if let State { kind: Kind::Main(main), pages: Some(pages), .. } = state {
+        // SAFETY: SQLite calls.
+        let code = pages.control(&unsafe { Below::new(base, main) }, op);
+        if code != ffi::SQLITE_OK {
+            return code;
+        }
+    }
     if let Kind::Main(main) = &state.kind {
         match op {
             ffi::SQLITE_FCNTL_PRAGMA => {
@@ -69,13 +79,28 @@ pub(crate) unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, argum
             }
             ffi::SQLITE_FCNTL_PDB => {
                 // The address of the connection's handle, which lives as long as the file.
-                main.remember_connection(argument as usize);
+                // SAFETY: the argument is the address of a handle.
+                let handle = unsafe { argument.cast::<usize>().read() };
+                main.remember_connection(argument as usize, handle);
             }
             ffi::SQLITE_FCNTL_BEGIN_ATOMIC_WRITE => {
                 // SAFETY: passed on as it came.
                 let code = unsafe { base.file_control(op, argument) };
                 main.set_atomic_batch(code == ffi::SQLITE_OK);
                 return code;
+            }
+            ffi::SQLITE_FCNTL_COMMIT_PHASETWO => {
+                // SAFETY: SQLite calls.
+                unsafe { protect::committed(main) };
+            }
+            ffi::SQLITE_FCNTL_SYNC => {
+                // Under any synchronous level the first phase of a commit ends with it: what fails must fail now. Where it
+                // comes with the name of a super-journal, that one's deletion commits, and may not pass through us.
+                // SAFETY: SQLite calls.
+                let code = unsafe { protect::first_phase_ends(main, !argument.is_null()) };
+                if code != ffi::SQLITE_OK {
+                    return code;
+                }
             }
             ffi::SQLITE_FCNTL_COMMIT_ATOMIC_WRITE | ffi::SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE => {
                 main.set_atomic_batch(false);
@@ -98,6 +123,28 @@ unsafe fn pragma(state: &State, main: &MainFile, argument: *mut *mut c_char) -> 
         let value = *argument.add(2);
         (name, if value.is_null() { None } else { Some(CStr::from_ptr(value)) })
     };
+    if let (Some(pages), Some(base)) = (&state.pages, &state.base) {
+        let text = value.and_then(|value| value.to_str().ok());
+        // SAFETY: SQLite calls.
+        let below = unsafe { Below::new(base, main) };
+        if let Some(answer) = checksum::pragma::answer(pages, &below, name, text) {
+            return Some(answer.map_or_else(
+                |code| code,
+                |text| {
+                    // SAFETY: the array that SQLITE_FCNTL_PRAGMA comes with.
+                    unsafe { hand_over(state, argument, &text) }
+                },
+            ));
+        }
+    }
+    if name.eq_ignore_ascii_case("locking_mode") {
+        if let Some(value) = value {
+            // Without a schema it is meant for all databases of the connection and told to the main one.
+            for told in main_file::of_connection(main.connection_handle()) {
+                told.told_locking_mode(&value.to_string_lossy());
+            }
+        }
+    }
     if !policy::is_ours(name) {
         return None;
     }
@@ -128,15 +175,24 @@ unsafe fn pragma(state: &State, main: &MainFile, argument: *mut *mut c_char) -> 
         Answer::Swallow => Some(ffi::SQLITE_OK),
         Answer::Report => {
             let text = report(state, main).to_json();
-            let copy = state.registration.api.copy_out(&text);
-            if copy.is_null() {
-                return Some(ffi::SQLITE_NOMEM);
-            }
-            // SAFETY: element 0 takes a string that SQLite frees.
-            unsafe { *argument = copy };
-            Some(ffi::SQLITE_OK)
+            // SAFETY: the array that SQLITE_FCNTL_PRAGMA comes with.
+            Some(unsafe { hand_over(state, argument, &text) })
         }
     }
+}
+
+/// Makes `text` the result of a pragma.
+///
+/// # Safety
+/// `argument` must be the array of strings that SQLITE_FCNTL_PRAGMA comes with.
+unsafe fn hand_over(state: &State, argument: *mut *mut c_char, text: &str) -> c_int {
+    let copy = state.registration.api.copy_out(text);
+    if copy.is_null() {
+        return ffi::SQLITE_NOMEM;
+    }
+    // SAFETY: element 0 takes a string that SQLite frees.
+    unsafe { *argument = copy };
+    ffi::SQLITE_OK
 }
 
 /// What is in force now on the connection that asks.
@@ -153,6 +209,8 @@ fn report(state: &State, main: &MainFile) -> Report {
         journal_mode: None,
         synchronous: None,
         busy_timeout: None,
+        guard: main.shared.as_ref().map_or_else(|| "off".to_owned(), |shared| shared.keeper().describe()),
+        alarms: main.shared.as_ref().map_or_else(Vec::new, |shared| shared.alarms()),
         notes: main.notes(),
         base: main.base.clone(),
         sqlite: state.registration.api.version(),
@@ -235,7 +293,7 @@ fn schema_of(connection: &Borrowed<'_>, main: &MainFile) -> Option<String> {
 }
 
 /// How every page 1 begins that is not encrypted above us. Of one that is the bytes mean nothing, and none may be changed.
-const MAGIC: &[u8] = b"SQLite format 3\0";
+pub(crate) const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Whether a page 1 says WAL (bytes 18 and 19, https://www.sqlite.org/fileformat2.html#file_format_version_numbers).
 ///
@@ -249,11 +307,9 @@ pub(crate) unsafe fn is_stamped_wal(page: *const c_void) -> bool {
 
 /// Writes page 1 of a database that must not become WAL: a copy of a WAL database made by the backup API brings the stamp
 /// with it. The change counter moves on, so that the pager reads the page again and sees what is on disk.
-pub(crate) fn write_unstamped(base: &BaseFile, main: &MainFile, page: &[u8]) -> c_int {
+pub(crate) fn write_unstamped(below: &Below<'_>, main: &MainFile, page: &[u8], pages: Option<&Pages>) -> c_int {
     let mut copy = Vec::new();
-    let (Some(counter), Ok(amount)) = (page.get(24..28), c_int::try_from(page.len())) else {
-        return ffi::SQLITE_IOERR_WRITE;
-    };
+    let Some(counter) = page.get(24..28) else { return ffi::SQLITE_IOERR_WRITE };
     let next = u32::from_be_bytes([counter[0], counter[1], counter[2], counter[3]]).wrapping_add(1).to_be_bytes();
     if copy.try_reserve_exact(page.len()).is_err() {
         return ffi::SQLITE_IOERR_NOMEM;
@@ -267,8 +323,10 @@ pub(crate) fn write_unstamped(base: &BaseFile, main: &MainFile, page: &[u8]) -> 
         "stamp",
         format!("a page 1 that says WAL was written with the rollback mark instead: {}", main.policy().reason),
     );
-    // SAFETY: the copy holds `amount` bytes.
-    unsafe { base.write(copy.as_ptr().cast(), amount, 0) }
+    match pages {
+        Some(pages) => pages.write(below, &copy, 0),
+        None => below.write(&copy, 0),
+    }
 }
 
 /// The last line against journal_mode OFF and MEMORY.

@@ -7,17 +7,22 @@
 use std::alloc::Layout;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use libsqlite3_sys as ffi;
 
 use super::base::BaseFile;
 use super::bases::Remembered;
+use super::below::Below;
 use super::control;
 use super::edge::guarded;
+use super::link;
 use super::methods;
+use super::protect;
 use super::register::Registration;
+use crate::checksum::pages::Pages;
 use crate::lock::FileLocks;
-use crate::main_file::{Journal, MainFile};
+use crate::main_file::{self, Journal, MainFile, Role};
 
 /// What SQLite allocates for each file: its own part, then ours.
 #[repr(C)]
@@ -29,8 +34,10 @@ pub(crate) struct File {
 /// What kind of file it is to the policy.
 pub(crate) enum Kind {
     Main(Arc<MainFile>),
-    /// A rollback journal or WAL; counted while it is open.
-    Journal(#[expect(dead_code, reason = "kept for its drop")] Journal),
+    /// A rollback journal; counted while it is open.
+    Journal(Journal),
+    /// A WAL; counted as well.
+    Wal(Journal),
     /// Anything else: temporary files, super-journals, journals of databases we do not know.
     Other,
 }
@@ -42,18 +49,36 @@ pub(crate) struct State {
     pub(crate) kind: Kind,
     /// Locks of our own in place of the base's.
     pub(crate) locks: Option<FileLocks>,
+    /// Sums of the pages of a main database.
+    pub(crate) pages: Option<Pages>,
     /// Kept while the file is open, if its URI named a base of its own.
-    #[expect(dead_code, reason = "kept for its drop")]
     pub(crate) own_base: Option<Remembered>,
 }
 
 impl State {
     /// The code a refused file answers, if it is one.
-    fn refusal(&self) -> c_int {
+    pub(super) fn refusal(&self) -> c_int {
         match &self.kind {
             Kind::Main(main) => main.refusal.as_ref().map_or(ffi::SQLITE_CANTOPEN, |refusal| refusal.code),
             _ => ffi::SQLITE_CANTOPEN,
         }
+    }
+
+    /// The VFS that does its I/O.
+    pub(crate) fn base_vfs(&self) -> *mut ffi::sqlite3_vfs {
+        self.own_base.as_ref().map_or(self.registration.base, Remembered::base)
+    }
+
+    /// The database that this file is or protects, if anything of it is protected.
+    #[inline]
+    pub(super) fn protected(&self) -> Option<(&Arc<MainFile>, Role)> {
+        let (main, role) = match &self.kind {
+            Kind::Main(main) => (main, Role::Database),
+            Kind::Journal(journal) => (journal.owner()?, Role::Journal),
+            Kind::Wal(journal) => (journal.owner()?, Role::Wal),
+            Kind::Other => return None,
+        };
+        main.shared.as_ref().map(|_| (main, role))
     }
 
     pub(crate) fn main(&self) -> Option<&Arc<MainFile>> {
@@ -92,6 +117,9 @@ pub(crate) unsafe fn install(file: *mut ffi::sqlite3_file, state: State) -> c_in
         if let Some(base) = &state.base {
             base.close();
         }
+        if let Some(shared) = state.main().and_then(|main| main.shared.as_ref()) {
+            shared.leave();
+        }
         return ffi::SQLITE_NOMEM;
     }
     // SAFETY: the block has the layout of a State, and SQLite gave us szOsFile bytes, which is the size of File.
@@ -100,6 +128,7 @@ pub(crate) unsafe fn install(file: *mut ffi::sqlite3_file, state: State) -> c_in
         let file = file.cast::<File>();
         (*file).state = block;
         (*file).sqlite.pMethods = table;
+        link::connect(&*block);
     }
     ffi::SQLITE_OK
 }
@@ -126,12 +155,22 @@ pub(crate) unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
             (*file).sqlite.pMethods = std::ptr::null();
             Box::from_raw(std::mem::replace(&mut (*file).state, std::ptr::null_mut()))
         };
-        state.base.as_ref().map_or(ffi::SQLITE_OK, BaseFile::close)
+        if let Some((main, role)) = state.protected() {
+            // SAFETY: SQLite closes the file, and no other call on the connection's files runs.
+            unsafe { protect::before_close(main, role) };
+            link::disconnect(&state);
+            protect::after_close(main, role);
+        }
+        let code = state.base.as_ref().map_or(ffi::SQLITE_OK, BaseFile::close);
+        if let Some(shared) = state.main().and_then(|main| main.shared.as_ref()) {
+            shared.leave();
+        }
+        code
     })
 }
 
 /// The base file, or the refusal's code at once.
-macro_rules! base {
+macro_rules! base_of {
     ($file:expr) => {{
         // SAFETY: SQLite calls the methods of an open file.
         let state = unsafe { state($file) };
@@ -141,15 +180,49 @@ macro_rules! base {
         }
     }};
 }
+pub(super) use base_of;
 
 pub(crate) unsafe extern "C" fn read(f: *mut ffi::sqlite3_file, buffer: *mut c_void, n: c_int, at: i64) -> c_int {
-    let base = base!(f);
-    // SAFETY: SQLite's buffer has room for `n` bytes.
-    unsafe { base.read(buffer, n, at) }
+    let base = base_of!(f);
+    // SAFETY: an open file.
+    let state = unsafe { state(f) };
+    let Kind::Main(main) = &state.kind else {
+        // SAFETY: SQLite's buffer has room for `n` bytes.
+        return unsafe { base.read(buffer, n, at) };
+    };
+    guarded(ffi::SQLITE_IOERR_READ, || {
+        // SAFETY: SQLite's buffer has room for `n` bytes, and SQLite calls.
+        let (below, buffer) = unsafe {
+            let buffer = std::slice::from_raw_parts_mut(buffer.cast::<u8>(), usize::try_from(n).unwrap_or(0));
+            (Below::new(base, main), buffer)
+        };
+        let code = below.read_into(buffer, at);
+        state.pages.as_ref().map_or(code, |pages| pages.read(&below, main, code, buffer, at))
+    })
+}
+
+/// No result code of SQLite's: the call goes on to the base.
+const PASS: c_int = -1;
+
+/// The code of what `body` answers, or that of `base` where nothing is protected.
+macro_rules! protected {
+    ($file:expr, $failed:expr, |$main:ident, $role:ident| $body:expr, $base:expr) => {{
+        // SAFETY: SQLite calls the methods of an open file.
+        match unsafe { state($file) }.protected() {
+            Some(($main, $role)) => match guarded($failed, || {
+                // SAFETY: SQLite calls, with arguments under the contract of the method.
+                unsafe { $body }.unwrap_or(PASS)
+            }) {
+                PASS => $base,
+                code => code,
+            },
+            None => $base,
+        }
+    }};
 }
 
 pub(crate) unsafe extern "C" fn write(f: *mut ffi::sqlite3_file, buffer: *const c_void, n: c_int, at: i64) -> c_int {
-    let base = base!(f);
+    let base = base_of!(f);
     // SAFETY: an open file.
     if let Kind::Main(main) = unsafe { &state(f).kind } {
         if !main.may_write_pages() {
@@ -158,50 +231,164 @@ pub(crate) unsafe extern "C" fn write(f: *mut ffi::sqlite3_file, buffer: *const 
         // SAFETY: SQLite's buffer holds `n` bytes.
         if at == 0 && n >= 100 && unsafe { control::is_stamped_wal(buffer) } && main.forbids_wal() {
             return guarded(ffi::SQLITE_IOERR_WRITE, || {
-                // SAFETY: as above.
-                let page = unsafe { std::slice::from_raw_parts(buffer.cast::<u8>(), n as usize) };
-                control::write_unstamped(base, main, page)
+                // SAFETY: as above, and SQLite calls.
+                unsafe {
+                    let page = std::slice::from_raw_parts(buffer.cast::<u8>(), n as usize);
+                    control::write_unstamped(&Below::new(base, main), main, page, state(f).pages.as_ref())
+                }
             });
         }
     }
-    // SAFETY: SQLite's buffer holds `n` bytes.
-    unsafe { base.write(buffer, n, at) }
+    // SAFETY: an open file.
+    if let State { kind: Kind::Main(main), pages: Some(pages), .. } = unsafe { state(f) } {
+        return guarded(ffi::SQLITE_IOERR_WRITE, || {
+            // SAFETY: SQLite's buffer holds `n` bytes, and SQLite calls.
+            let (below, bytes) = unsafe {
+                let bytes = std::slice::from_raw_parts(buffer.cast::<u8>(), usize::try_from(n).unwrap_or(0));
+                (Below::new(base, main), bytes)
+            };
+            pages.write(&below, bytes, at)
+        });
+    }
+    let (length, offset) = (usize::try_from(n).unwrap_or(0), u64::try_from(at).unwrap_or(0));
+    protected!(
+        f,
+        ffi::SQLITE_IOERR_WRITE,
+        |main, role| {
+            let bytes = std::slice::from_raw_parts(buffer.cast::<u8>(), length);
+            match role {
+                Role::Database => protect::write_database(main, bytes, offset),
+                Role::Journal => protect::write_journal(main, base, bytes, offset),
+                Role::Wal => protect::write_log(main, base, bytes, offset),
+            }
+        },
+        // SAFETY: SQLite's buffer holds `n` bytes.
+        unsafe { base.write(buffer, n, at) }
+    )
 }
 
 pub(crate) unsafe extern "C" fn truncate(f: *mut ffi::sqlite3_file, size: i64) -> c_int {
-    base!(f).truncate(size)
+    let base = base_of!(f);
+    // SAFETY: an open file.
+    if let Some(pages) = unsafe { &state(f).pages } {
+        pages.cut(size);
+    }
+    protected!(
+        f,
+        ffi::SQLITE_IOERR_TRUNCATE,
+        |main, role| protect::truncate(main, role, base, size),
+        base.truncate(size)
+    )
 }
 
 pub(crate) unsafe extern "C" fn sync(f: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
-    base!(f).sync(flags)
+    let base = base_of!(f);
+    // SAFETY: an open file, and SQLite calls.
+    let settled = guarded(ffi::SQLITE_IOERR_FSYNC, || match unsafe { state(f) } {
+        State { kind: Kind::Main(main), pages: Some(pages), .. } => {
+            // SAFETY: as above.
+            pages.settle(&unsafe { Below::new(base, main) })
+        }
+        _ => ffi::SQLITE_OK,
+    });
+    if settled != ffi::SQLITE_OK {
+        return settled;
+    }
+    protected!(f, ffi::SQLITE_IOERR_FSYNC, |main, role| protect::sync(main, role, flags), base.sync(flags))
 }
 
-pub(crate) unsafe extern "C" fn file_size(f: *mut ffi::sqlite3_file, size: *mut i64) -> c_int {
-    let base = base!(f);
-    // SAFETY: SQLite's pointer.
-    unsafe { base.file_size(size) }
-}
-
-pub(crate) unsafe extern "C" fn lock(f: *mut ffi::sqlite3_file, level: c_int) -> c_int {
-    let base = base!(f);
-    // SAFETY: an open file.
-    match unsafe { &state(f).locks } {
-        Some(locks) => guarded(ffi::SQLITE_IOERR_LOCK, || locks.lock(level)),
-        None => base.lock(level),
+/// Writes what is held of a database before the base is asked about it.
+///
+/// # Safety
+/// `f` must be open and ours.
+pub(super) unsafe fn flushed(f: *mut ffi::sqlite3_file) -> c_int {
+    // SAFETY: an open file, and SQLite calls.
+    unsafe {
+        match &state(f).kind {
+            Kind::Main(main) if main.holds.load(Ordering::Relaxed) => {
+                guarded(ffi::SQLITE_IOERR_WRITE, || protect::flush(main))
+            }
+            _ => ffi::SQLITE_OK,
+        }
     }
 }
 
-pub(crate) unsafe extern "C" fn unlock(f: *mut ffi::sqlite3_file, level: c_int) -> c_int {
-    let base = base!(f);
+pub(crate) unsafe extern "C" fn file_size(f: *mut ffi::sqlite3_file, size: *mut i64) -> c_int {
+    let base = base_of!(f);
+    // SAFETY: an open file; SQLite's pointer.
+    unsafe {
+        if let Kind::Main(main) = &state(f).kind {
+            main_file::touch(main);
+        }
+        match flushed(f) {
+            ffi::SQLITE_OK => base.file_size(size),
+            code => code,
+        }
+    }
+}
+
+pub(crate) unsafe extern "C" fn lock(f: *mut ffi::sqlite3_file, level: c_int) -> c_int {
+    let base = base_of!(f);
     // SAFETY: an open file.
-    match unsafe { &state(f).locks } {
+    let state = unsafe { state(f) };
+    let take = || match &state.locks {
+        Some(locks) => guarded(ffi::SQLITE_IOERR_LOCK, || locks.lock(level)),
+        None => base.lock(level),
+    };
+    let Kind::Main(main) = &state.kind else { return take() };
+    main_file::touch(main);
+    // SAFETY: SQLite calls.
+    if let Some(code) = unsafe { protect::before_lock(main, level) } {
+        return code;
+    }
+    let code = take();
+    if code == ffi::SQLITE_OK {
+        main.level.store(level, Ordering::Relaxed);
+        // SAFETY: SQLite calls.
+        let judged = guarded(ffi::SQLITE_IOERR_LOCK, || unsafe { protect::after_shared(main) }.unwrap_or(PASS));
+        if judged != PASS {
+            unlock_to(state, base, ffi::SQLITE_LOCK_NONE);
+            main.level.store(ffi::SQLITE_LOCK_NONE, Ordering::Relaxed);
+            return judged;
+        }
+    }
+    code
+}
+
+fn unlock_to(state: &State, base: &BaseFile, level: c_int) -> c_int {
+    match &state.locks {
         Some(locks) => guarded(ffi::SQLITE_IOERR_UNLOCK, || locks.unlock(level)),
         None => base.unlock(level),
     }
 }
 
+pub(crate) unsafe extern "C" fn unlock(f: *mut ffi::sqlite3_file, level: c_int) -> c_int {
+    let base = base_of!(f);
+    // SAFETY: an open file.
+    let state = unsafe { state(f) };
+    if let Some(pages) = &state.pages {
+        pages.unlocked(level);
+    }
+    let Kind::Main(main) = &state.kind else { return unlock_to(state, base, level) };
+    if main.holds.load(Ordering::Relaxed) || main.over.load(Ordering::Relaxed) {
+        let told = guarded(ffi::SQLITE_IOERR_UNLOCK, || {
+            // SAFETY: SQLite calls.
+            unsafe { protect::before_unlock(main) };
+            ffi::SQLITE_OK
+        });
+        if told != ffi::SQLITE_OK {
+            return told;
+        }
+    }
+    let code = unlock_to(state, base, level);
+    if code == ffi::SQLITE_OK {
+        main.lowered(level);
+    }
+    code
+}
+
 pub(crate) unsafe extern "C" fn check_reserved_lock(f: *mut ffi::sqlite3_file, result: *mut c_int) -> c_int {
-    let base = base!(f);
+    let base = base_of!(f);
     // SAFETY: an open file.
     let Some(locks) = (unsafe { &state(f).locks }) else {
         // SAFETY: SQLite's pointer.
@@ -225,50 +412,15 @@ pub(crate) unsafe extern "C" fn file_control(f: *mut ffi::sqlite3_file, op: c_in
 }
 
 pub(crate) unsafe extern "C" fn sector_size(f: *mut ffi::sqlite3_file) -> c_int {
-    base!(f).sector_size()
+    base_of!(f).sector_size()
 }
 
 pub(crate) unsafe extern "C" fn device_characteristics(f: *mut ffi::sqlite3_file) -> c_int {
-    base!(f).device_characteristics()
-}
-
-pub(crate) unsafe extern "C" fn shm_map(
-    f: *mut ffi::sqlite3_file,
-    page: c_int,
-    size: c_int,
-    extend: c_int,
-    region: *mut *mut c_void,
-) -> c_int {
-    let base = base!(f);
-    // SAFETY: SQLite's pointer.
-    unsafe { base.shm_map(page, size, extend, region) }
-}
-
-pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> c_int {
-    base!(f).shm_lock(offset, n, flags)
-}
-
-pub(crate) unsafe extern "C" fn shm_barrier(f: *mut ffi::sqlite3_file) {
+    let base = base_of!(f);
     // SAFETY: an open file.
-    if let Some(base) = unsafe { &state(f).base } {
-        base.shm_barrier();
-    }
-}
-
-pub(crate) unsafe extern "C" fn shm_unmap(f: *mut ffi::sqlite3_file, delete: c_int) -> c_int {
-    base!(f).shm_unmap(delete)
-}
-
-pub(crate) unsafe extern "C" fn fetch(f: *mut ffi::sqlite3_file, at: i64, n: c_int, page: *mut *mut c_void) -> c_int {
-    let base = base!(f);
-    // SAFETY: SQLite's pointer.
-    unsafe { base.fetch(at, n, page) }
-}
-
-pub(crate) unsafe extern "C" fn unfetch(f: *mut ffi::sqlite3_file, at: i64, page: *mut c_void) -> c_int {
-    let base = base!(f);
-    // SAFETY: a page that xFetch of this file gave out.
-    unsafe { base.unfetch(at, page) }
+    let sealed = unsafe { &state(f).pages }.as_ref().is_some_and(Pages::sealed);
+    // Whole pages only: of a part of one the sum cannot be seen.
+    base.device_characteristics() & if sealed { !methods::SUBPAGE_READ } else { !0 }
 }
 
 /// A refused file reads as an empty one, so that sqlite3_open_v2 gets as far as the automatic extension, which can say why.

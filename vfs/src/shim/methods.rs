@@ -4,7 +4,10 @@ use std::ffi::c_int;
 
 use libsqlite3_sys as ffi;
 
-use super::file;
+use super::{file, memory};
+
+/// SQLITE_IOCAP_SUBPAGE_READ, which older bindings do not name.
+pub(crate) const SUBPAGE_READ: c_int = 0x8000;
 
 /// Never more than the base offers, and no xShmMap where shared memory is hidden.
 const fn table(version: c_int, shm: bool, fetch: bool) -> ffi::sqlite3_io_methods {
@@ -30,14 +33,14 @@ const fn table(version: c_int, shm: bool, fetch: bool) -> ffi::sqlite3_io_method
         xUnfetch: None,
     };
     if version >= 2 && shm {
-        table.xShmMap = Some(file::shm_map);
-        table.xShmLock = Some(file::shm_lock);
-        table.xShmBarrier = Some(file::shm_barrier);
-        table.xShmUnmap = Some(file::shm_unmap);
+        table.xShmMap = Some(memory::shm_map);
+        table.xShmLock = Some(memory::shm_lock);
+        table.xShmBarrier = Some(memory::shm_barrier);
+        table.xShmUnmap = Some(memory::shm_unmap);
     }
     if version >= 3 && fetch {
-        table.xFetch = Some(file::fetch);
-        table.xUnfetch = Some(file::unfetch);
+        table.xFetch = Some(memory::fetch);
+        table.xUnfetch = Some(memory::unfetch);
     }
     table
 }

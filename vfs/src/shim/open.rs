@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,16 +20,22 @@ use super::bases;
 use super::file::{Kind, State, install};
 use super::methods;
 use super::register::{self, Registration};
+use super::sidecar::Sidecar;
 use super::vfs::path_of;
-use super::{auto, convert, judge};
+use super::{auto, convert, judge, protect};
+use crate::checksum::pages::Pages;
 use crate::explain;
 use crate::fs::{self, Problem, Verdict};
+use crate::guard;
+use crate::guard::keeper::Keeper;
 use crate::lock;
-use crate::main_file::{self, Access, MainFile};
+use crate::main_file::{self, Access, MainFile, Role};
 use crate::notice;
 use crate::options::{KEYS, OptionError, Options, PolicyChoice, RESERVED_KEYS};
 use crate::policy::Policy;
 use crate::refusal::{self, Refusal};
+use crate::shared::{Identity, Shared};
+use crate::sync::directory::Directory;
 
 thread_local! {
     /// Set while this thread opens a database for a conversion of our own: what is known about its place, and the base
@@ -96,7 +103,7 @@ pub(crate) unsafe fn open(
                     return ffi::SQLITE_NOMEM;
                 }
                 let kind = Kind::Main(Arc::new(main));
-                install(file, State { registration, base: None, kind, locks: None, own_base: None })
+                install(file, State { registration, base: None, kind, locks: None, pages: None, own_base: None })
             }
         }
     }
@@ -130,7 +137,10 @@ unsafe fn open_other(
 ) -> c_int {
     // SAFETY: the contract of xOpen.
     unsafe {
-        let protects = flags & (ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_WAL) != 0 && !name.is_null();
+        // A journal that is only looked into, to see whether it is hot, is nobody's in particular.
+        let looks = flags & ffi::SQLITE_OPEN_MAIN_JOURNAL != 0 && flags & ffi::SQLITE_OPEN_READONLY != 0;
+        let kinds = ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_WAL;
+        let protects = flags & kinds != 0 && !name.is_null() && !looks;
         let owners = if protects { main_file::by_journal(name as usize, &path_of(name)) } else { Vec::new() };
         if flags & ffi::SQLITE_OPEN_WAL != 0 {
             if let Some(main) = owners.iter().find(|main| main.forbids_wal()) {
@@ -140,10 +150,27 @@ unsafe fn open_other(
         }
         let base = if name.is_null() { None } else { bases::of(CStr::from_ptr(name)) };
         let base = base.unwrap_or(registration.base);
-        match BaseFile::open(base, name, flags, out_flags) {
+        let mut opened = BaseFile::open(base, name, flags, out_flags);
+        if matches!(&opened, Err(code) if code & 0xff == ffi::SQLITE_CANTOPEN)
+            && matches!(last_error(base), libc::EMFILE | libc::ENFILE)
+            && owners.iter().filter_map(|main| main.shared.as_ref()).any(|shared| shared.spare_descriptors())
+        {
+            opened = BaseFile::open(base, name, flags, out_flags);
+        }
+        match opened {
             Ok(base) => {
-                let kind = if protects { Kind::Journal(main_file::Journal::opened(owners)) } else { Kind::Other };
-                install(file, State { registration, base: Some(base), kind, locks: None, own_base: None })
+                let wal = flags & ffi::SQLITE_OPEN_WAL != 0;
+                let kind = match protects.then(|| main_file::Journal::opened(owners)) {
+                    Some(journal) => {
+                        if let Some(main) = journal.owner() {
+                            let role = if wal { Role::Wal } else { Role::Journal };
+                            protect::opened(main, role, flags & ffi::SQLITE_OPEN_CREATE != 0);
+                        }
+                        if wal { Kind::Wal(journal) } else { Kind::Journal(journal) }
+                    }
+                    None => Kind::Other,
+                };
+                install(file, State { registration, base: Some(base), kind, locks: None, pages: None, own_base: None })
             }
             Err(code) => code,
         }
@@ -251,7 +278,22 @@ unsafe fn open_main(
         // The handle for the locks was opened by name.
         judge::unmoved(&path, &base).map_err(|refusal| closing(&base, refusal))?;
     }
-    Ok(State { registration, base: Some(base), kind: Kind::Main(Arc::new(main)), locks, own_base })
+    main.native = native;
+    if !off && access == Access::ReadWrite {
+        let identity = Identity::of(&path, &main.base, native);
+        let begin = || {
+            let keeper =
+                Keeper::new(main.options.guard, guard::boot_id(), Box::new(Sidecar::of(base_vfs, name_text, native)));
+            Ok((keeper, if native { Directory::of(&path)? } else { None }))
+        };
+        let shared = Shared::of(identity, begin).map_err(|error: io::Error| {
+            let errno = error.raw_os_error().unwrap_or(0);
+            closing(&base, explain::failed_open(&path, ffi::SQLITE_CANTOPEN, errno, false))
+        })?;
+        main.shared = Some(shared);
+    }
+    let pages = Some(Pages::new(main.options.checksum));
+    Ok(State { registration, base: Some(base), kind: Kind::Main(Arc::new(main)), locks, pages, own_base })
 }
 
 fn got_create(flags: c_int) -> bool {

@@ -11,7 +11,7 @@ use libsqlite3_sys as ffi;
 
 use super::edge::guarded;
 use super::register::{Registration, of};
-use super::{bases, judge, open as opening};
+use super::{bases, judge, open as opening, protect};
 use crate::explain;
 use crate::fs;
 use crate::options::PolicyChoice;
@@ -74,8 +74,11 @@ pub(crate) unsafe extern "C" fn open(
 pub(crate) unsafe extern "C" fn delete(vfs: Vfs, name: *const c_char, sync_directory: c_int) -> c_int {
     guarded(ffi::SQLITE_IOERR_DELETE, || {
         // SAFETY: SQLite's C string.
-        let base = unsafe { base_for(vfs, name) };
-        forward!(vfs, base, xDelete(name, sync_directory), ffi::SQLITE_IOERR_DELETE)
+        let (base, path) = unsafe { (base_for(vfs, name), path_of(name)) };
+        let forward =
+            |sync_directory: c_int| forward!(vfs, base, xDelete(name, sync_directory), ffi::SQLITE_IOERR_DELETE);
+        // SAFETY: SQLite calls, for the connection that the file belongs to.
+        unsafe { protect::delete(&path, sync_directory, forward) }
     })
 }
 

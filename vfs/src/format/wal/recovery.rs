@@ -120,7 +120,28 @@ impl fmt::Display for End {
 /// # Errors
 ///
 /// What `log` answers to a read. Whatever it contains is no error.
-pub fn scan(mut log: impl Read) -> io::Result<Scan> {
+pub fn scan(log: impl Read) -> io::Result<Scan> {
+    scan_frames(log, |_| ())
+}
+
+/// A frame that recovery accepts, as [`scan_frames`] shows it.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct ValidFrame<'a> {
+    /// The number of the page it holds.
+    pub page_number: u32,
+    /// Size of the database in pages if the frame ends a transaction, otherwise 0.
+    pub commit_size: u32,
+    /// The page.
+    pub page: &'a [u8],
+}
+
+/// [`scan`], and shows each valid frame on the way. Those after the last commit are among them.
+///
+/// # Errors
+///
+/// As [`scan`].
+pub fn scan_frames(mut log: impl Read, mut each: impl FnMut(ValidFrame<'_>)) -> io::Result<Scan> {
     let mut start = [0u8; HEADER_SIZE];
     let have = read_full(&mut log, &mut start)?;
     let header = match Header::parse(start.get(..have).unwrap_or(&start)) {
@@ -145,6 +166,7 @@ pub fn scan(mut log: impl Read) -> io::Result<Scan> {
             break;
         }
         scan.valid_frames += 1;
+        each(ValidFrame { page_number: frame.page_number, commit_size: frame.commit_size, page: &page });
         if frame.commit_size != 0 {
             scan.commits += 1;
             scan.committed_frames = scan.valid_frames;

@@ -1,0 +1,157 @@
+//! Pages of a rollback transaction on their way to the database, kept in memory until all of them are known.
+//!
+//! Invariant: what is held is newer than the file, and nobody but the connection that holds it reads the file meanwhile: it
+//! has the exclusive lock, and its journal is on disk. Everything held reaches the base before a sync, an unlock, a read of
+//! it that is not a part of one page, a size query, a truncate or a close; losing it with the process is losing an
+//! unfinished transaction. Page 1 goes last: while it is the old one, its change counter proves that nobody has committed
+//! since, whatever happened to the journal.
+
+use std::collections::BTreeMap;
+
+/// As much is held before it is written. A commit that is larger goes to the file in pieces of this size.
+pub(crate) const MOST_BYTES: usize = 1 << 20;
+
+/// Pages that have not been written yet.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pages: BTreeMap<u64, Vec<u8>>,
+    bytes: usize,
+}
+
+/// There was no memory for a copy of a page.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NoMemory;
+
+impl Held {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= MOST_BYTES
+    }
+
+    /// Holds a page; `page.len()` is the page size, the same for all.
+    ///
+    /// # Errors
+    /// [`NoMemory`]; what was held before stays.
+    pub(crate) fn put(&mut self, at: u64, page: &[u8]) -> Result<(), NoMemory> {
+        if let Some(held) = self.pages.get_mut(&at) {
+            if held.len() == page.len() {
+                held.copy_from_slice(page);
+                return Ok(());
+            }
+        }
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(page.len()).map_err(|_| NoMemory)?;
+        copy.extend_from_slice(page);
+        self.bytes += page.len();
+        if let Some(before) = self.pages.insert(at, copy) {
+            self.bytes -= before.len();
+        }
+        Ok(())
+    }
+
+    /// Reads from a page that is held. `None`: the bytes do not lie within one, and what is held has to be written first
+    /// unless [`Held::misses`] them.
+    pub(crate) fn read(&self, at: u64, length: usize) -> Option<&[u8]> {
+        let (start, page) = self.pages.range(..=at).next_back()?;
+        let from = usize::try_from(at - start).ok()?;
+        page.get(from..from.checked_add(length)?)
+    }
+
+    /// Whether nothing of these bytes is held.
+    pub(crate) fn misses(&self, at: u64, length: usize) -> bool {
+        let end = at.saturating_add(length as u64);
+        let last = self.pages.range(..end).next_back();
+        last.is_none_or(|(start, page)| start + page.len() as u64 <= at)
+    }
+
+    /// The pages in the order of the file.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.pages.iter().map(|(at, page)| (*at, page.as_slice()))
+    }
+
+    /// The next page to be written and where it goes: in the order of the file, and page 1 last.
+    pub(crate) fn next(&self) -> Option<(u64, &[u8])> {
+        let page = self.pages.range(1..).next().or_else(|| self.pages.first_key_value());
+        page.map(|(at, page)| (*at, page.as_slice()))
+    }
+
+    /// The size of the pages that are held.
+    pub(crate) fn page_size(&self) -> Option<usize> {
+        self.next().map(|(_, page)| page.len())
+    }
+
+    /// Lets go of the page at `at`, which has been written.
+    pub(crate) fn wrote(&mut self, at: u64) {
+        if let Some(page) = self.pages.remove(&at) {
+            self.bytes -= page.len();
+        }
+    }
+
+    /// Forgets what lies at `size` or behind it: it is being cut off.
+    pub(crate) fn forget_from(&mut self, size: u64) {
+        for page in self.pages.split_off(&size).into_values() {
+            self.bytes -= page.len();
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        *self = Held::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(pages: &[(u64, &[u8])]) -> Held {
+        let mut held = Held::default();
+        for (at, page) in pages {
+            held.put(*at, page).unwrap_or_else(|_| unreachable!());
+        }
+        held
+    }
+
+    #[test]
+    fn a_read_within_one_page_is_answered_from_it() {
+        let held = held(&[(8, b"abcd"), (0, b"efgh")]);
+        assert_eq!(held.read(8, 4), Some(&b"abcd"[..]));
+        assert_eq!(held.read(9, 2), Some(&b"bc"[..]));
+        assert_eq!(held.read(2, 4), None, "it goes beyond the page");
+        assert_eq!(held.read(4, 1), None);
+        for (at, length, misses) in [(4, 4, true), (3, 1, false), (2, 20, false), (12, 4, true), (5, 4, false)] {
+            assert_eq!(held.misses(at, length), misses, "{at}, {length}");
+        }
+    }
+
+    #[test]
+    fn pages_leave_once_and_page_1_last() {
+        let mut held = held(&[(8, b"old."), (0, b"efgh"), (8, b"new.")]);
+        assert_eq!(held.bytes, 8);
+        assert_eq!(held.iter().collect::<Vec<_>>(), [(0, &b"efgh"[..]), (8, b"new.")]);
+        assert_eq!(held.next(), Some((8, &b"new."[..])), "page 1 is last");
+        held.wrote(8);
+        assert_eq!(held.next(), Some((0, &b"efgh"[..])));
+        held.forget_from(8);
+        assert!(!held.is_empty());
+        held.forget_from(0);
+        assert!(held.is_empty());
+        assert_eq!(held.bytes, 0);
+    }
+
+    #[test]
+    fn it_is_full_at_its_limit() {
+        let mut held = Held::default();
+        let page = vec![0; 65536];
+        for number in 0..(MOST_BYTES / page.len()) as u64 {
+            assert!(!held.is_full());
+            assert_eq!(held.put(number * 65536, &page), Ok(()));
+        }
+        assert!(held.is_full());
+        held.clear();
+        assert!(!held.is_full());
+    }
+}

@@ -1,0 +1,306 @@
+//! The order in WAL mode: log, sync, database, sync, next generation.
+//!
+//! A checkpoint copies frames into the database only when the log is on disk, and a generation ends, by a new header, a
+//! truncation or the deletion of the log, only when the database is. SQLite does so under synchronous NORMAL and above; two
+//! things it does not: pages of a checkpoint that did not finish are never looked at again, so a failed sync of a later one
+//! heals or halts all of them; and a failed sync in an automatic checkpoint is not told to anybody.
+
+use std::ffi::c_int;
+use std::sync::atomic::Ordering;
+
+use libsqlite3_sys as ffi;
+
+use super::link::Files;
+use super::rollback::{self, is_halted, sync_directory};
+use super::{halts, heal, witness};
+use crate::format::wal::{FRAME_HEADER_SIZE, HEADER_SIZE};
+use crate::guard::log::{Checkpointed, Entry, Generation, Pages, Pending, WalSynced, Which};
+use crate::in_flight::InFlight;
+use crate::transaction::change_counter;
+
+/// A page that a checkpoint copies to the database.
+pub(crate) fn write_page(files: &Files<'_>, flight: &mut InFlight, page: &[u8], at: u64) -> c_int {
+    if !flight.wal.checkpoint_synced {
+        match sync_log(files, flight, ffi::SQLITE_SYNC_NORMAL) {
+            ffi::SQLITE_OK => {}
+            code => return code,
+        }
+    }
+    remember(files, flight, page, at);
+    flight.database.wrote(at, page);
+    files.database.write_from(page, at)
+}
+
+/// Takes the checksums of the page before and after.
+fn remember(files: &Files<'_>, flight: &mut InFlight, page: &[u8], at: u64) {
+    let records = files.main.shared.as_ref().is_some_and(|shared| shared.records.load(Ordering::Relaxed));
+    let length = page.len() as u64;
+    let Ok(number) = u32::try_from(at / length.max(1) + 1) else { return };
+    if !records || at % length != 0 {
+        return;
+    }
+    if flight.wal.backfilled.is_empty() {
+        flight.wal.untouched = Some(witness::of(files));
+    }
+    let backfilled = &mut flight.wal.backfilled;
+    if backfilled.has(number) {
+        // A checkpoint that did not finish has written it before: what it was then is known.
+        backfilled.push(number, None, page);
+        return;
+    }
+    let mut before = std::mem::take(&mut flight.wal.before);
+    before.resize(page.len(), 0);
+    let whole = i64::try_from(at).is_ok_and(|at| files.database.read_into(&mut before, at) == ffi::SQLITE_OK);
+    backfilled.push(number, whole.then_some(&before), page);
+    flight.wal.before = before;
+}
+
+/// xSync of the database: SQLite asks for it when all frames are in it.
+pub(crate) fn sync_database(files: &Files<'_>, flight: &mut InFlight, flags: c_int) -> c_int {
+    sync_pages(files, flight, flags, true)
+}
+
+fn sync_pages(files: &Files<'_>, flight: &mut InFlight, flags: c_int, complete: bool) -> c_int {
+    if is_halted(files) {
+        return ffi::SQLITE_IOERR_FSYNC;
+    }
+    know_generation(files, flight);
+    match record(files, flight, complete) {
+        ffi::SQLITE_OK => {}
+        code => return code,
+    }
+    match rollback::sync_database(files, flight, flags) {
+        ffi::SQLITE_OK => {}
+        code => return code,
+    }
+    flight.wal.backfilled.clear();
+    if let (Some(shared), Some(salts), true) = (&files.main.shared, flight.wal.salts, complete) {
+        shared.generation_synced(salts);
+    }
+    ffi::SQLITE_OK
+}
+
+/// Puts the pages of a checkpoint into the guard's record, and that no commits are pending any more.
+fn record(files: &Files<'_>, flight: &InFlight, complete: bool) -> c_int {
+    let Some(shared) = &files.main.shared else { return ffi::SQLITE_OK };
+    if !shared.records.load(Ordering::Relaxed) {
+        return ffi::SQLITE_OK;
+    }
+    let mut keeper = shared.keeper();
+    // The log is closed already when it is deleted.
+    let Some(salts) = flight.wal.salts.or(keeper.pending_salts()) else { return ffi::SQLITE_OK };
+    if flight.wal.backfilled.is_empty() && !(complete && keeper.pending_salts().is_some()) {
+        return ffi::SQLITE_OK;
+    }
+    let page_size = u32::try_from(flight.wal.backfilled.page_size()).unwrap_or(0);
+    let mut pages = Pages::new(page_size);
+    for (page, old, new) in flight.wal.backfilled.iter() {
+        pages.push(Entry { page, old, new: Some(new), journaled: false });
+    }
+    let generation = Generation { salts, sequence: flight.wal.sequence };
+    let (witness, counter) = (witness::of(files), witness::counter(files));
+    let before = flight.wal.untouched.unwrap_or(witness);
+    let checkpointed = Checkpointed { generation, complete, before, witness, counter, pages };
+    let kept = keeper.checkpointed(page_size, &checkpointed);
+    drop(keeper);
+    halts::notice(files);
+    match kept {
+        Ok(()) if is_halted(files) => ffi::SQLITE_IOERR_FSYNC,
+        Ok(()) => ffi::SQLITE_OK,
+        Err(code) => code,
+    }
+}
+
+/// The checkpoint is over. What did not finish is synced as well: nobody would look at its pages again.
+pub(crate) fn done(files: &Files<'_>, flight: &mut InFlight) -> c_int {
+    flight.wal.checkpoint_synced = false;
+    match flight.database.is_dirty() {
+        true => sync_pages(files, flight, ffi::SQLITE_SYNC_NORMAL, false),
+        false => ffi::SQLITE_OK,
+    }
+}
+
+/// Reads the generation from the log's header, if this connection has not written it.
+fn know_generation(files: &Files<'_>, flight: &mut InFlight) {
+    if let Some((salts, sequence)) = files.wal.and_then(witness::generation) {
+        if flight.wal.salts != Some(salts) {
+            flight.wal.salts = Some(salts);
+            flight.wal.header_synced = false;
+        }
+        flight.wal.sequence = sequence;
+    }
+}
+
+/// Bytes for the log.
+pub(crate) fn write_log(
+    files: &Files<'_>,
+    flight: &mut InFlight,
+    log: &super::base::BaseFile,
+    bytes: &[u8],
+    at: u64,
+) -> c_int {
+    if let (0, Some(header)) = (at, bytes.first_chunk::<HEADER_SIZE>()) {
+        match before_the_end(files, flight) {
+            ffi::SQLITE_OK => {}
+            code => return code,
+        }
+        let field = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        flight.wal.salts = Some([field(16), field(20)]);
+        flight.wal.sequence = field(12);
+        flight.wal.header_synced = false;
+        flight.wal.header = Some(*header);
+        flight.wal.page_1_end = 0;
+    } else if let Some(frame) = <&[u8; FRAME_HEADER_SIZE]>::try_from(bytes).ok().filter(|_| at >= HEADER_SIZE as u64) {
+        if flight.wal.header.is_some() {
+            // Without the new header the frames of the generation before count, as far as they are not written over; SQLite
+            // syncs it itself above OFF.
+            match sync_log(files, flight, ffi::SQLITE_SYNC_NORMAL) {
+                ffi::SQLITE_OK => {}
+                code => return code,
+            }
+        }
+        let field = |at: usize| u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
+        flight.wal.salts = Some([field(8), field(12)]);
+        if field(0) == 1 {
+            flight.wal.page_1_end = at;
+        }
+        flight.wal.commit_end = (field(4) != 0).then_some(at);
+        if field(4) != 0 {
+            look_before_commit(files, flight);
+        }
+    }
+    flight.wal.checkpoint_synced = false;
+    flight.wal.wrote = true;
+    log.write_from(bytes, at)
+}
+
+fn wants_record(files: &Files<'_>, flight: &InFlight) -> bool {
+    let (Some(shared), Some(salts)) = (&files.main.shared, flight.wal.salts) else { return false };
+    let page_1 = flight.wal.page_1_end > 0;
+    shared.records.load(Ordering::Relaxed) && !shared.keeper().has_recorded(salts, page_1)
+}
+
+/// A commit is about to become visible; from then on any connection may checkpoint it, so the database is looked at now.
+fn look_before_commit(files: &Files<'_>, flight: &mut InFlight) {
+    flight.wal.sight = None;
+    if wants_record(files, flight) {
+        flight.wal.sight = witness::page_1(files).map(|page| (witness::of(files), page));
+    }
+}
+
+/// SQLITE_FCNTL_COMMIT_PHASETWO: the commit can be seen by others, and from now on must not get lost.
+pub(crate) fn committed(files: &Files<'_>, flight: &mut InFlight) {
+    let (Some(shared), Some(salts)) = (&files.main.shared, flight.wal.salts) else { return };
+    // Where the header of the last frame begins; its page follows.
+    let Some(last) = flight.wal.commit_end.take() else { return };
+    shared.committed(salts, last);
+    let Some((witness, page)) = flight.wal.sight.take() else { return };
+    know_generation(files, flight);
+    let page_size = u32::try_from(page.len()).unwrap_or(0);
+    let mut page1 = Pages::new(page_size);
+    page1.push_images(1, None, Some(&page), false);
+    let frame = |at: u64| at.saturating_sub(HEADER_SIZE as u64) / (FRAME_HEADER_SIZE as u64 + page.len() as u64) + 1;
+    let pending = Pending {
+        generation: Generation { salts, sequence: flight.wal.sequence },
+        wal_synced: flight.wal.header_synced,
+        counter: change_counter(&page).unwrap_or(0),
+        frames: frame(last),
+        page1_frame: if flight.wal.page_1_end > 0 { frame(flight.wal.page_1_end) } else { 0 },
+        witness,
+        page1,
+    };
+    let frames = pending.frames;
+    let mut keeper = shared.keeper();
+    let _ = keeper.pending(page_size, pending);
+    if flight.wal.checkpoint_synced {
+        // Under synchronous FULL the commit was synced before it could be seen.
+        keeper.wal_synced(&WalSynced { salts, frames });
+    }
+    drop(keeper);
+    halts::notice(files);
+}
+
+/// xSync of the log.
+pub(crate) fn sync_log(files: &Files<'_>, flight: &mut InFlight, flags: c_int) -> c_int {
+    let Some(log) = files.wal else { return ffi::SQLITE_OK };
+    halts::look(files);
+    if is_halted(files) {
+        return ffi::SQLITE_IOERR_FSYNC;
+    }
+    // A commit that nobody has been told of yet is synced as well, but need not be there.
+    let told = match (&files.main.shared, witness::generation(log)) {
+        (Some(shared), Some((salts, _))) => shared.wal_end(salts),
+        _ => 0,
+    };
+    let last = told.max(flight.wal.commit_end.unwrap_or(0));
+    let mut code = log.sync(flags);
+    if code != ffi::SQLITE_OK {
+        code = heal_log(files, flight, log, last, flags, code);
+    }
+    if code == ffi::SQLITE_OK && std::mem::take(&mut flight.wal.unnamed) {
+        code = sync_directory(files);
+    }
+    if code != ffi::SQLITE_OK {
+        return code;
+    }
+    flight.wal.checkpoint_synced = true;
+    flight.wal.header_synced = true;
+    (flight.wal.header, flight.wal.wrote) = (None, false);
+    let there = witness::generation(log).map(|(salts, _)| salts);
+    if let (Some(shared), Some(salts), None) = (&files.main.shared, there, flight.wal.commit_end) {
+        if told > 0 && shared.records.load(Ordering::Relaxed) {
+            if let Some(size) = witness::log_page_size(log) {
+                let frames = (told - HEADER_SIZE as u64) / (FRAME_HEADER_SIZE as u64 + size) + 1;
+                shared.keeper().wal_synced(&WalSynced { salts, frames });
+            }
+        }
+    }
+    code
+}
+
+/// The header of a generation that was dropped leaves the one before it, which looks sound; so what this connection has
+/// written must be of the generation that is there.
+fn heal_log(
+    files: &Files<'_>,
+    flight: &InFlight,
+    log: &super::base::BaseFile,
+    last: u64,
+    flags: c_int,
+    code: c_int,
+) -> c_int {
+    let there = || witness::generation(log).is_some_and(|(salts, _)| Some(salts) == flight.wal.salts);
+    if let (Some(header), false) = (&flight.wal.header, there()) {
+        log.write_from(header, 0);
+    }
+    match there() {
+        true => heal::log(files, log, last, flags, code),
+        false if flight.wal.wrote => heal::halt(files, Which::Wal, code, "its header is not the one that was written"),
+        // Another process has begun a generation, and this one has nothing in it.
+        false => heal::log(files, log, 0, flags, code),
+    }
+}
+
+/// Before a generation ends the database is on disk. If this process has not seen that sync itself, another one has
+/// checkpointed, and what it did about it is not known. SQLite ends a generation only when all of it is in the database.
+pub(crate) fn before_the_end(files: &Files<'_>, flight: &mut InFlight) -> c_int {
+    if is_halted(files) {
+        return ffi::SQLITE_IOERR_FSYNC;
+    }
+    let old = files.wal.and_then(witness::generation);
+    let (synced, pending) = match (&files.main.shared, old) {
+        (Some(shared), Some((salts, _))) => {
+            (shared.is_generation_synced(salts), shared.keeper().pending_salts().is_some())
+        }
+        (Some(shared), None) => (true, shared.keeper().pending_salts().is_some()),
+        (None, _) => (true, false),
+    };
+    if synced && !pending && !flight.database.is_dirty() {
+        return ffi::SQLITE_OK;
+    }
+    match sync_pages(files, flight, ffi::SQLITE_SYNC_NORMAL, true) {
+        ffi::SQLITE_OK => ffi::SQLITE_OK,
+        code => {
+            heal::halt(files, Which::Database, code, "a generation of the log would have ended before it was on disk")
+        }
+    }
+}

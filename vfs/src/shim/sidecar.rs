@@ -1,0 +1,242 @@
+//! The file of the guard's record, beside the database.
+//!
+//! It is read and written through the base VFS, opened as a -wal is, so that it gets the owner and the mode of the
+//! database and its name is made durable by its first sync. It is never followed through a link. Who else has it open is
+//! told by a lock on it, taken on a handle of its own where the base is the operating system's: SHARED for as long as it is
+//! open; whoever gets EXCLUSIVE is alone, and only somebody alone begins it anew or removes it.
+
+use std::ffi::{CStr, c_int};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use libsqlite3_sys as ffi;
+
+use super::base::{self, BaseFile};
+use super::vfs::path_of;
+use super::{observe, witness};
+use crate::guard::SUFFIX;
+use crate::guard::keeper::{Company, Store};
+use crate::guard::log::Time;
+#[cfg(target_os = "linux")]
+use crate::lock::{Locks, ofd};
+
+/// The sidecar of one database.
+pub(crate) struct Sidecar {
+    vfs: *mut ffi::sqlite3_vfs,
+    /// As [`observe::name`] makes it.
+    name: Vec<u8>,
+    path: PathBuf,
+    native: bool,
+    file: Option<BaseFile>,
+    #[cfg(target_os = "linux")]
+    locks: Option<Locks<ofd::Handle>>,
+}
+
+// SAFETY: a registered VFS and its files may be called from any thread, one call at a time
+// (https://www.sqlite.org/c3ref/vfs.html); the mutex around the keeper sees to that. The lock handle is a descriptor.
+unsafe impl Send for Sidecar {}
+
+impl Sidecar {
+    /// The sidecar of the database `name` in `vfs`. Nothing is opened yet.
+    pub(crate) fn of(vfs: *mut ffi::sqlite3_vfs, name: &CStr, native: bool) -> Sidecar {
+        // SAFETY: a C string.
+        let name = observe::name(&unsafe { path_of(name.as_ptr()) }, SUFFIX);
+        // SAFETY: the buffer holds a C string from byte 4 on.
+        let path = unsafe { path_of(name[4..].as_ptr().cast()) };
+        Sidecar {
+            vfs,
+            name,
+            path,
+            native,
+            file: None,
+            #[cfg(target_os = "linux")]
+            locks: None,
+        }
+    }
+
+    fn base_open(&self, flags: c_int) -> Result<BaseFile, c_int> {
+        let flags = flags | ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_WAL | ffi::SQLITE_OPEN_NOFOLLOW;
+        let mut got = 0;
+        // SAFETY: a registered VFS, and a name that lives as long as the file.
+        let file = unsafe { BaseFile::open(self.vfs, self.name[4..].as_ptr().cast(), flags, &raw mut got) }?;
+        if got & ffi::SQLITE_OPEN_READONLY != 0 {
+            file.close();
+            return Err(ffi::SQLITE_READONLY);
+        }
+        Ok(file)
+    }
+
+    fn exists(&self) -> bool {
+        // SAFETY: a registered VFS and a C string.
+        unsafe { base::exists(self.vfs, self.name[4..].as_ptr().cast()) }
+    }
+
+    /// A link, or a second name of some other file, is nobody's sidecar.
+    fn is_plain(&self) -> bool {
+        !self.native || std::fs::symlink_metadata(&self.path).is_ok_and(|found| found.is_file() && found.nlink() == 1)
+    }
+
+    /// Takes the lock that says that it is open.
+    #[cfg(target_os = "linux")]
+    fn join(&mut self) -> Result<(), c_int> {
+        if !self.native {
+            return Ok(());
+        }
+        for _ in 0..8 {
+            let handle = ofd::Handle::open(&self.path, false).map_err(|_| ffi::SQLITE_CANTOPEN)?;
+            let identity = handle.identity();
+            let locks = Locks::new(handle);
+            match locks.lock(ffi::SQLITE_LOCK_SHARED) {
+                ffi::SQLITE_OK => {}
+                ffi::SQLITE_BUSY => return Err(ffi::SQLITE_BUSY),
+                // Locks do not work here: who else is there will not be known.
+                _ => return Ok(()),
+            }
+            // Whoever was alone may have removed it just before the lock.
+            let found = std::fs::symlink_metadata(&self.path).map(|found| (found.dev(), found.ino()));
+            if found.is_ok_and(|found| found == identity) {
+                self.locks = Some(locks);
+                return Ok(());
+            }
+        }
+        Err(ffi::SQLITE_BUSY)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn join(&mut self) -> Result<(), c_int> {
+        Ok(())
+    }
+
+    fn file(&self) -> Result<&BaseFile, c_int> {
+        self.file.as_ref().ok_or(ffi::SQLITE_CANTOPEN)
+    }
+}
+
+impl Store for Sidecar {
+    fn open(&mut self, create: bool) -> Result<bool, i32> {
+        if self.file.is_some() {
+            return Ok(true);
+        }
+        if !self.exists() {
+            if !create {
+                return Ok(false);
+            }
+            // An empty file does not exist for SQLite, and a link to nowhere would be followed.
+            if self.native && std::fs::symlink_metadata(&self.path).is_ok() && !self.is_plain() {
+                return Err(ffi::SQLITE_CANTOPEN_SYMLINK);
+            }
+            self.base_open(ffi::SQLITE_OPEN_CREATE)?.close();
+        }
+        if !self.is_plain() {
+            return Err(ffi::SQLITE_CANTOPEN_SYMLINK);
+        }
+        self.join()?;
+        self.file = Some(self.base_open(0)?);
+        Ok(true)
+    }
+
+    fn size(&self) -> Result<u64, i32> {
+        self.file()?.size()
+    }
+
+    fn changed(&self) -> Option<Time> {
+        witness::changed_of(self.file.as_ref()?, &self.path, self.native)
+    }
+
+    fn read(&self, at: u64, buffer: &mut [u8]) -> Result<(), i32> {
+        let at = i64::try_from(at).map_err(|_| ffi::SQLITE_IOERR_READ)?;
+        match self.file()?.read_into(buffer, at) {
+            ffi::SQLITE_OK => Ok(()),
+            code => Err(code),
+        }
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), i32> {
+        match self.file()?.write_from(bytes, at) {
+            ffi::SQLITE_OK => Ok(()),
+            code => Err(code),
+        }
+    }
+
+    fn truncate(&mut self) -> Result<(), i32> {
+        match self.file()?.truncate(0) {
+            ffi::SQLITE_OK => Ok(()),
+            code => Err(code),
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), i32> {
+        match self.file()?.sync(ffi::SQLITE_SYNC_NORMAL) {
+            ffi::SQLITE_OK => Ok(()),
+            code => Err(code),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn company(&self) -> Company {
+        if !self.native {
+            // Nobody can be asked.
+            return Company::Alone;
+        }
+        let Some(locks) = &self.locks else { return Company::Unknown };
+        let code = locks.lock(ffi::SQLITE_LOCK_EXCLUSIVE);
+        match code {
+            ffi::SQLITE_OK => Company::Alone,
+            ffi::SQLITE_BUSY => {
+                locks.unlock(ffi::SQLITE_LOCK_SHARED);
+                Company::Others
+            }
+            _ => Company::Unknown,
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn company(&self) -> Company {
+        Company::Unknown
+    }
+
+    fn welcome(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(locks) = &self.locks {
+            locks.unlock(ffi::SQLITE_LOCK_SHARED);
+        }
+    }
+
+    fn turn(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Some(locks) = &self.locks {
+            return locks.lock(ffi::SQLITE_LOCK_RESERVED) == ffi::SQLITE_OK;
+        }
+        true
+    }
+
+    fn remove(&mut self) {
+        // SAFETY: a registered VFS and a C string. That it stays is no harm.
+        unsafe {
+            if let Some(delete) = (*self.vfs).xDelete {
+                delete(self.vfs, self.name[4..].as_ptr().cast(), 0);
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(file) = self.file.take() {
+            file.close();
+        }
+        #[cfg(target_os = "linux")]
+        drop(self.locks.take());
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl std::fmt::Debug for Sidecar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.path.as_os_str().as_bytes()))
+    }
+}

@@ -1,0 +1,117 @@
+//! What the files of a connection say about themselves, for the guard's record.
+
+use std::ffi::c_int;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use libsqlite3_sys as ffi;
+
+use super::base::BaseFile;
+use super::link::Files;
+use crate::format::{journal, wal};
+use crate::fs::Class;
+use crate::guard;
+use crate::guard::log::{Time, Witness};
+use crate::transaction::change_counter;
+
+/// The database as this host sees it after a write.
+pub(crate) fn of(files: &Files<'_>) -> Witness {
+    let changed = changed(files);
+    // The clock of a server is not ours.
+    let ours = files.main.verdict.class == Class::Local || !files.main.native;
+    let settled = ours && changed.is_some_and(lies_back);
+    Witness { boot: guard::boot_id(), changed, settled, file_size: files.database.size().unwrap_or(0) }
+}
+
+/// Asks a base VFS that is not the operating system's when a file was last changed: the argument is an array of two 64-bit
+/// integers, seconds since 1970 and nanoseconds. A base that does not know the opcode answers SQLITE_NOTFOUND.
+pub(crate) const CHANGED: c_int = 0x4841_5245;
+
+/// When the database file was last changed (ctime).
+pub(crate) fn changed(files: &Files<'_>) -> Option<Time> {
+    if files.main.verdict.options.iter().any(|option| option == "lazytime") {
+        // It may be forgotten although a later change is on disk.
+        return None;
+    }
+    changed_of(files.database, &files.main.path, files.main.native)
+}
+
+/// When an open file was last changed, which is at this path if it is the operating system's.
+pub(crate) fn changed_of(file: &BaseFile, path: &Path, native: bool) -> Option<Time> {
+    if native {
+        let found = std::fs::metadata(path).ok()?;
+        return Some(Time { seconds: found.ctime(), nanoseconds: u32::try_from(found.ctime_nsec()).unwrap_or(0) });
+    }
+    let mut time = [0_i64; 2];
+    // SAFETY: the argument that the opcode asks for.
+    let code = unsafe { file.file_control(CHANGED, time.as_mut_ptr().cast()) };
+    let nanoseconds = u32::try_from(time[1]).ok()?;
+    (code == ffi::SQLITE_OK).then_some(Time { seconds: time[0], nanoseconds })
+}
+
+/// Longer ago than filesystems take to tell one moment from the next.
+fn lies_back(time: Time) -> bool {
+    const TICK: i128 = 20_000_000;
+    let then = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds);
+    let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |now| i128::try_from(now.as_nanos()).unwrap_or(0));
+    then + TICK < now
+}
+
+/// The change counter in the database file; 0 if there is no page 1.
+pub(crate) fn counter(files: &Files<'_>) -> u32 {
+    let mut start = [0; 28];
+    match files.database.read_into(&mut start, 0) {
+        ffi::SQLITE_OK => change_counter(&start).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Page 1 of the database file, if it is whole.
+pub(crate) fn page_1(files: &Files<'_>) -> Option<Vec<u8>> {
+    let mut start = [0; 18];
+    if files.database.read_into(&mut start, 0) != ffi::SQLITE_OK {
+        return None;
+    }
+    let size = match u16::from_be_bytes([start[16], start[17]]) {
+        1 => 65536,
+        size if size >= 512 && size.is_power_of_two() => usize::from(size),
+        _ => return None,
+    };
+    page(files.database, 1, size)
+}
+
+/// A page of the database file, if it is whole.
+pub(crate) fn page(database: &BaseFile, number: u32, size: usize) -> Option<Vec<u8>> {
+    let mut page = Vec::new();
+    page.try_reserve_exact(size).ok()?;
+    page.resize(size, 0);
+    let at = i64::from(number.checked_sub(1)?) * size as i64;
+    (database.read_into(&mut page, at) == ffi::SQLITE_OK).then_some(page)
+}
+
+/// The generation of a log.
+pub(crate) fn generation(log: &BaseFile) -> Option<([u32; 2], u32)> {
+    let mut header = [0; wal::HEADER_SIZE];
+    if log.read_into(&mut header, 0) != ffi::SQLITE_OK {
+        return None;
+    }
+    wal::Header::parse(&header).ok().map(|header| (header.salts, header.checkpoint_sequence))
+}
+
+/// The page size that a log says.
+pub(crate) fn log_page_size(log: &BaseFile) -> Option<u64> {
+    let mut header = [0; wal::HEADER_SIZE];
+    if log.read_into(&mut header, 0) != ffi::SQLITE_OK {
+        return None;
+    }
+    wal::Header::parse(&header).ok().map(|header| u64::from(header.page_size))
+}
+
+/// The nonce of the journal that is open.
+pub(crate) fn journal_nonce(files: &Files<'_>) -> Option<u32> {
+    let mut header = [0; journal::HEADER_SIZE];
+    if files.journal?.read_into(&mut header, 0) != ffi::SQLITE_OK {
+        return None;
+    }
+    journal::Header::parse(&header).ok().map(|header| header.nonce)
+}
