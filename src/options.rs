@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hardened_vfs::{FsChoice, PolicyChoice, RollbackJournal};
+use hardened_vfs::{ChecksumChoice, FsChoice, GuardChoice, PolicyChoice, RollbackJournal};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::Error;
@@ -72,6 +72,12 @@ impl Options {
         self
     }
 
+    /// How torn and lost writes are watched for. The first connection of the process to a database decides.
+    pub fn guard(mut self, guard: GuardChoice) -> Self {
+        self.vfs.guard = guard;
+        self
+    }
+
     /// The rollback journal where WAL is not allowed.
     pub fn journal(mut self, journal: RollbackJournal) -> Self {
         self.vfs.journal = journal;
@@ -88,6 +94,12 @@ impl Options {
     /// How long the filesystem may take to answer before the open fails: 10 s unless set.
     pub fn fs_timeout(mut self, timeout: Duration) -> Self {
         self.vfs.fs_timeout = timeout.clamp(Duration::from_millis(1), Duration::from_millis(i32::MAX as u64));
+        self
+    }
+
+    /// Whether pages have checksums.
+    pub fn checksum(mut self, checksum: ChecksumChoice) -> Self {
+        self.vfs.checksum = checksum;
         self
     }
 

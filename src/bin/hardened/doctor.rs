@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::examine::{Examination, Finding, Level, examine};
 use crate::failure::Failure;
+use crate::record;
 use crate::table::printable;
 
 /// The end of the help text.
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// One JSON document a path, each on a line of its own
     #[arg(long)]
     json: bool,
+    /// Go on with these databases as they are: move the guard's record of each aside, and with it its alarm
+    #[arg(long)]
+    accept: bool,
     /// How long a filesystem may take to answer
     #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     fs_timeout: u64,
@@ -86,6 +90,15 @@ fn relay(lines: BufReader<ChildStdout>, out: &mut impl Write) -> Result<ExitCode
 fn look(args: &Args, out: &mut impl Write) -> Result<u8, Failure> {
     let mut worst = Level::Note;
     for (index, path) in args.paths.iter().enumerate() {
+        if args.accept {
+            match record::accept(path) {
+                Ok(text) => writeln!(out, "{}", printable(text.as_bytes())).map_err(Failure::Output)?,
+                Err(error) => {
+                    let message = format!("{}: the guard's record cannot be moved aside: {error}", path.display());
+                    return Err(Failure::Open { message, hint: Some("check the directory's mode and owner".into()) });
+                }
+            }
+        }
         let examination = examine(path, Duration::from_millis(args.fs_timeout));
         worst = examination.findings.iter().map(|finding| finding.level).fold(worst, Level::max);
         let text = if args.json {

@@ -14,6 +14,8 @@ use hardened_sqlite::fs::{self, Class, Problem, Verdict};
 use hardened_sqlite::hardened_vfs::{self, Outlook};
 use rustix::fs::Access;
 
+use crate::record;
+
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
@@ -53,11 +55,11 @@ pub(crate) struct Examination {
 }
 
 impl Examination {
-    fn find(&mut self, level: Level, text: impl Into<String>, hint: Option<&str>) {
+    pub(crate) fn find(&mut self, level: Level, text: impl Into<String>, hint: Option<&str>) {
         self.findings.push(Finding { level, text: text.into(), hint: hint.map(str::to_owned) });
     }
 
-    fn file(&mut self, name: &str, text: impl Into<String>) {
+    pub(crate) fn file(&mut self, name: &str, text: impl Into<String>) {
         self.files.push((name.to_owned(), text.into()));
     }
 }
@@ -104,6 +106,7 @@ fn look_at(seen: &mut Examination) {
             directory(seen, parent(&path));
             file_access(seen, &path, &metadata);
             database(seen, &path, &metadata);
+            record::look(seen, &path);
         }
         Ok(_) => seen.find(Level::Problem, "it is not a regular file", Some("name a database file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

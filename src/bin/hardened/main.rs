@@ -3,10 +3,12 @@
 //! Invariant: results go to standard output and everything else to standard error, where no byte of a database
 //! reaches the terminal unescaped. The exit code tells the outcome, as [`EXIT_CODES`] says.
 
+mod checksum;
 mod doctor;
 mod examine;
 mod failure;
 mod json;
+mod record;
 mod sql;
 mod table;
 
@@ -37,6 +39,8 @@ enum Command {
     Sql(sql::Args),
     #[command(after_help = doctor::EXIT_CODES)]
     Doctor(doctor::Args),
+    #[command(after_help = checksum::EXIT_CODES)]
+    Checksum(checksum::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Sql(args) => sql::run(&args, &mut out).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args, &mut out),
+        Command::Checksum(args) => checksum::run(&args, &mut out),
     };
     // What was printed before a failure belongs above its message.
     let flushed = out.flush().map_err(Failure::Output);
