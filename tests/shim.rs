@@ -194,8 +194,9 @@ fn malformed_and_unsupported_options_are_refused_with_a_message() {
         ("&fs=", "option `fs=` is not valid"),
         ("&busy_timeout=soon", "expected milliseconds"),
         ("&busy_timeout=-1", "expected milliseconds"),
-        ("&checksum=on", "does not have it yet"),
-        ("&guard=strict", "does not have it yet"),
+        ("&checksum=perhaps", "auto, on, off"),
+        ("&guard=perhaps", "auto, off, on, strict"),
+        ("&combine=on", "does not have it yet"),
     ] {
         let error = Connection::open(&uri(&path, parameters), None).unwrap_err();
         assert_eq!(error.code, 14, "{parameters}");

@@ -204,6 +204,7 @@ fn one_open_may_name_it_in_its_uri() {
     connection.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (1); BEGIN; DELETE FROM t; ROLLBACK").unwrap();
     assert_eq!(value(&connection, "SELECT count(*) FROM t"), "Integer(1)");
     assert!(!path.exists());
+    drop(connection);
     let names: Vec<String> = memory.files.lock().unwrap().keys().cloned().collect();
-    assert_eq!(names, [path.to_str().unwrap()], "and its journal came and went there");
+    assert_eq!(names, [path.to_str().unwrap()], "and its journal and the guard's record came and went there");
 }

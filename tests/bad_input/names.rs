@@ -37,7 +37,7 @@ fn assert_only_this(home: &Path, path: &Path) {
     for entry in std::fs::read_dir(home).unwrap() {
         let found = entry.unwrap().file_name();
         let rest = found.as_encoded_bytes().strip_prefix(name);
-        assert!(matches!(rest, Some(b"" | b"-wal" | b"-shm" | b"-journal")), "{found:?} beside {path:?}");
+        assert!(matches!(rest, Some(b"" | b"-wal" | b"-shm" | b"-journal" | b"-guard")), "{found:?} beside {path:?}");
     }
 }
 

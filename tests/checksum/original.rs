@@ -1,0 +1,106 @@
+//! SQLite's own checksum VFS, compiled from its public source, to compare with.
+//!
+//! Invariant: nothing of it is kept in this repository. The source is `HARDENED_CKSUMVFS=/path/to/cksumvfs.c`, or what
+//! `.ci/cksumvfs` has fetched with apt; a test that needs it and finds neither says so.
+
+use std::ffi::{CStr, CString, c_char};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use rusqlite::{Connection, ffi};
+
+/// Loads it into this process as the VFS `cksmvfs`, over the VFS `unix`, once. False, with a loud line, if it cannot be had.
+pub(crate) fn load() -> bool {
+    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+    match LOADED.get_or_init(|| build().map(|library| register(&library))) {
+        Ok(()) => true,
+        Err(why) => support::require::unavailable(&format!("the source of SQLite's checksum VFS: {why}")),
+    }
+}
+
+fn source() -> Result<PathBuf, String> {
+    let given = std::env::var_os("HARDENED_CKSUMVFS").map(PathBuf::from);
+    let cache = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/hardened-cksumvfs/cksumvfs.c"));
+    for path in [given, cache].into_iter().flatten() {
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    // A machine that was not prepared: apt may still be able to.
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/cksumvfs");
+    let output = Command::new(&script).output().map_err(|error| format!("{}: {error}", script.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() && Path::new(&text).is_file() {
+        return Ok(text.into());
+    }
+    Err(format!("{}: {}", script.display(), String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// The headers of the very SQLite that this test is linked with.
+fn headers() -> Result<PathBuf, String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version=1", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .map_err(|error| error.to_string())?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata names no packages")?;
+    let package = packages.iter().find(|package| package["name"] == "libsqlite3-sys").ok_or("no libsqlite3-sys")?;
+    let manifest = Path::new(package["manifest_path"].as_str().ok_or("no manifest")?);
+    Ok(manifest.with_file_name("sqlite3"))
+}
+
+fn build() -> Result<PathBuf, String> {
+    let source = source()?;
+    let library = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cksumvfs-{}.so", std::process::id()));
+    let output = Command::new("cc")
+        .args(["-O2", "-fPIC", "-shared", "-I"])
+        .arg(headers()?)
+        .arg(&source)
+        .arg("-o")
+        .arg(&library)
+        .output()
+        .map_err(|error| format!("cc: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("cc: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(library)
+}
+
+/// Its entry point makes it the default VFS; `unix` is made that again.
+fn register(library: &Path) {
+    let host = Connection::open_in_memory().unwrap();
+    let name = CString::new(library.to_str().unwrap()).unwrap();
+    // SAFETY: an open connection, C strings that live across the calls, registered VFSes.
+    unsafe {
+        assert_eq!(ffi::sqlite3_enable_load_extension(host.handle(), 1), ffi::SQLITE_OK);
+        let unix = ffi::sqlite3_vfs_find(c"unix".as_ptr());
+        assert_eq!(ffi::sqlite3_vfs_register(unix, 1), ffi::SQLITE_OK);
+        let mut message: *mut c_char = std::ptr::null_mut();
+        let entry = c"sqlite3_cksumvfs_init".as_ptr();
+        let code = ffi::sqlite3_load_extension(host.handle(), name.as_ptr(), entry, &raw mut message);
+        let text = if message.is_null() { "".into() } else { CStr::from_ptr(message).to_string_lossy() };
+        assert_eq!(code, ffi::SQLITE_OK, "{text}");
+        ffi::sqlite3_free(message.cast());
+        assert_eq!(ffi::sqlite3_vfs_register(unix, 1), ffi::SQLITE_OK);
+    }
+    let _ = std::fs::remove_file(library);
+}
+
+/// A connection on a database through it.
+pub(crate) fn open(path: &Path) -> Connection {
+    Connection::open_with_flags_and_vfs(path, rusqlite::OpenFlags::default(), c"cksmvfs").unwrap()
+}
+
+/// Asks for 8 reserved bytes, as its documentation says.
+pub(crate) fn reserve(connection: &Connection) {
+    let mut bytes = 8;
+    // SAFETY: an open connection; the opcode reads and writes an integer.
+    let code = unsafe {
+        let op = ffi::SQLITE_FCNTL_RESERVE_BYTES;
+        ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), op, (&raw mut bytes).cast())
+    };
+    assert_eq!(code, ffi::SQLITE_OK);
+}

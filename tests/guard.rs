@@ -1,0 +1,245 @@
+//! Promise 3: torn and lost writes, and journals that are missing, are found with proof, and nothing else is.
+//!
+//! On a real filesystem, with what real processes leave there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "guard/killed.rs"]
+mod killed;
+
+use std::path::{Path, PathBuf};
+
+use hardened_sqlite::{FsChoice, GuardChoice, Options, PolicyChoice, report};
+use killed::{COMMITS, PAGES, ROWS, killed_after, killed_in_small, killed_in_wal};
+use rusqlite::Connection;
+
+/// SQLITE_IOERR_DATA. SQLite itself turns SQLITE_IOERR_CORRUPTFS into SQLITE_CORRUPT.
+const IOERR_DATA: i32 = 10 | (32 << 8);
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn rollback() -> Options {
+    Options::new().policy(PolicyChoice::Delete)
+}
+
+fn local() -> Options {
+    Options::new().fs(FsChoice::Local)
+}
+
+fn open(options: &Options, path: &Path) -> Connection {
+    options.open_connection(path).unwrap()
+}
+
+fn rows(connection: &Connection) -> i64 {
+    connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
+}
+
+fn integrity(connection: &Connection) -> String {
+    connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap()
+}
+
+fn alarms(connection: &Connection) -> Vec<String> {
+    report(connection).unwrap().alarms
+}
+
+fn assert_blocked(connection: &Connection, says: &str) {
+    let alarms = alarms(connection);
+    assert!(alarms.iter().any(|alarm| alarm.contains(says)), "{says}: {alarms:?}");
+    let error = connection.execute_batch("INSERT INTO t VALUES (1000, '')").unwrap_err();
+    assert_eq!(error.sqlite_error().unwrap().extended_code, IOERR_DATA, "{error}");
+}
+
+/// Stock SQLite opens the same files, and says nothing.
+fn stock_is_silent(path: &Path) -> Connection {
+    let stock = Connection::open(path).unwrap();
+    stock.query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap();
+    stock
+}
+
+#[test]
+fn a_hot_journal_that_was_deleted_is_missed_and_writing_waits_for_the_user() {
+    for pages in [1, 3, PAGES - 1] {
+        let test = "a_hot_journal_that_was_deleted_is_missed_and_writing_waits_for_the_user";
+        let killed = killed_after(test, pages);
+        let path = killed.path();
+        std::fs::remove_file(beside(&path, "-journal")).unwrap();
+        let copy = killed.copy();
+        let connection = open(&rollback(), &path);
+        assert_blocked(&connection, "its journal is gone");
+        drop(connection);
+        assert_blocked(&open(&rollback(), &path), "its journal is gone");
+        assert_ne!(integrity(&stock_is_silent(&copy)), "ok", "the case bites with {pages} pages");
+        std::fs::rename(beside(&path, "-guard"), beside(&path, "-guard-accepted")).unwrap();
+        let accepted = open(&rollback(), &path);
+        assert_eq!(alarms(&accepted), [""; 0]);
+        accepted.execute_batch("INSERT INTO t VALUES (1000, '')").unwrap();
+    }
+}
+
+#[test]
+fn a_hot_journal_that_was_emptied_or_damaged_is_missed() {
+    // An empty file is none to SQLite.
+    for (content, says) in [(&b""[..], "its journal is gone"), (b"garbage", "its journal is damaged")] {
+        let killed = killed_after("a_hot_journal_that_was_emptied_or_damaged_is_missed", 3);
+        std::fs::write(beside(&killed.path(), "-journal"), content).unwrap();
+        assert_blocked(&open(&rollback(), &killed.path()), says);
+        assert_ne!(integrity(&stock_is_silent(&killed.copy())), "ok", "the case bites");
+    }
+}
+
+#[test]
+fn a_hot_journal_of_another_transaction_is_not_rolled_back() {
+    let test = "a_hot_journal_of_another_transaction_is_not_rolled_back";
+    let (killed, other) = (killed_after(test, 3), killed_in_small(test));
+    let path = killed.path();
+    std::fs::copy(beside(&other.path(), "-journal"), beside(&path, "-journal")).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let error = rollback().open_connection(&path).map(drop).unwrap_err();
+    assert_eq!(error.code(), Some(IOERR_DATA), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), before, "nothing was rolled back");
+}
+
+#[test]
+fn another_database_under_the_hot_journal_is_not_rolled_back() {
+    let killed = killed_after("another_database_under_the_hot_journal_is_not_rolled_back", 3);
+    let path = killed.path();
+    let restored = tempfile::NamedTempFile::new().unwrap();
+    let backup = Connection::open(restored.path()).unwrap();
+    backup.execute_batch("CREATE TABLE t(x INTEGER PRIMARY KEY, filler)").unwrap();
+    for x in 1..=500 {
+        backup.execute("INSERT INTO t VALUES (?1, hex(randomblob(200)))", [x]).unwrap();
+    }
+    drop(backup);
+    std::fs::copy(restored.path(), &path).unwrap();
+    let copy = killed.copy();
+    let error = rollback().open_connection(&path).map(drop).unwrap_err();
+    assert_eq!(error.code(), Some(IOERR_DATA), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(restored.path()).unwrap(), "the backup is as it was");
+    let stock = Connection::open(copy).unwrap();
+    let _ = stock.query_row("SELECT count(*) FROM t", [], |_| Ok(()));
+    assert_ne!(integrity(&stock), "ok", "stock SQLite rolls the journal back into the backup");
+}
+
+#[test]
+fn the_journal_put_back_lifts_the_alarm_and_is_rolled_back() {
+    let killed = killed_after("the_journal_put_back_lifts_the_alarm_and_is_rolled_back", 3);
+    let path = killed.path();
+    let (journal, aside) = (beside(&path, "-journal"), beside(&path, "-aside"));
+    std::fs::rename(&journal, &aside).unwrap();
+    assert_blocked(&open(&rollback(), &path), "its journal is gone");
+    std::fs::rename(&aside, &journal).unwrap();
+    let connection = open(&rollback(), &path);
+    assert_eq!((rows(&connection), integrity(&connection).as_str()), (ROWS, "ok"));
+    assert_eq!(alarms(&connection), [""; 0]);
+    connection.execute_batch("INSERT INTO t VALUES (1000, '')").unwrap();
+}
+
+#[test]
+fn a_hot_journal_that_is_there_is_no_alarm_after_however_many_pages() {
+    for pages in 0..=PAGES {
+        let killed = killed_after("a_hot_journal_that_is_there_is_no_alarm_after_however_many_pages", pages);
+        let connection = open(&rollback(), &killed.path());
+        assert_eq!(alarms(&connection), [""; 0], "{pages}");
+        assert_eq!((rows(&connection), integrity(&connection).as_str()), (ROWS, "ok"), "{pages}");
+        connection.execute_batch("INSERT INTO t VALUES (1000, '')").unwrap();
+        drop(connection);
+        assert!(!beside(&killed.path(), "-guard").exists());
+    }
+}
+
+#[test]
+fn a_stock_process_that_has_rolled_back_and_written_in_between_is_no_alarm() {
+    let killed = killed_after("a_stock_process_that_has_rolled_back_and_written_in_between_is_no_alarm", 3);
+    let stock = Connection::open(killed.path()).unwrap();
+    stock.execute_batch("UPDATE t SET filler = printf('%0200d', x + 1000) WHERE x = 4").unwrap();
+    drop(stock);
+    let connection = open(&rollback(), &killed.path());
+    assert_eq!(alarms(&connection), [""; 0]);
+    connection.execute_batch("INSERT INTO t VALUES (1000, '')").unwrap();
+}
+
+#[test]
+fn a_wal_with_commits_that_is_gone_is_missed() {
+    let killed = killed_in_wal("a_wal_with_commits_that_is_gone_is_missed");
+    let path = killed.path();
+    std::fs::remove_file(beside(&path, "-wal")).unwrap();
+    std::fs::remove_file(beside(&path, "-shm")).unwrap();
+    assert_eq!(rows(&stock_is_silent(&killed.copy())), 0, "stock SQLite shows it without its last commits");
+    assert_blocked(&open(&local(), &path), "The WAL that holds the latest commits");
+}
+
+#[test]
+fn a_wal_that_is_there_is_recovered_without_an_alarm() {
+    let killed = killed_in_wal("a_wal_that_is_there_is_recovered_without_an_alarm");
+    let connection = open(&local(), &killed.path());
+    assert_eq!((rows(&connection), alarms(&connection)), (COMMITS, vec![]));
+    connection.execute_batch("INSERT INTO t VALUES (1000, '')").unwrap();
+    drop(connection);
+    assert!(!beside(&killed.path(), "-guard").exists());
+}
+
+#[test]
+fn a_wal_that_a_stock_process_has_checkpointed_and_deleted_is_no_alarm() {
+    let killed = killed_in_wal("a_wal_that_a_stock_process_has_checkpointed_and_deleted_is_no_alarm");
+    assert_eq!(rows(&Connection::open(killed.path()).unwrap()), COMMITS);
+    assert!(!beside(&killed.path(), "-wal").exists());
+    let connection = open(&local(), &killed.path());
+    assert_eq!((rows(&connection), alarms(&connection)), (COMMITS, vec![]));
+}
+
+#[test]
+fn a_wal_under_another_database_is_not_replayed_into_it() {
+    let killed = killed_in_wal("a_wal_under_another_database_is_not_replayed_into_it");
+    let path = killed.path();
+    let home = tempfile::tempdir().unwrap();
+    let backup = home.path().join("backup.db");
+    let stock = Connection::open(&backup).unwrap();
+    stock.execute_batch("CREATE TABLE t(x INTEGER PRIMARY KEY, filler)").unwrap();
+    for x in 1..=200 {
+        stock.execute("INSERT INTO t VALUES (?1, hex(randomblob(200)))", [x]).unwrap();
+    }
+    stock.execute_batch("PRAGMA journal_mode=WAL").unwrap();
+    drop(stock);
+    std::fs::copy(&backup, &path).unwrap();
+    let error = local().open_connection(&path).map(drop).unwrap_err();
+    assert_eq!(error.code(), Some(IOERR_DATA), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&backup).unwrap(), "the backup is as it was");
+}
+
+#[test]
+fn the_record_is_removed_by_the_last_close_and_has_the_mode_of_the_database() {
+    use std::os::unix::fs::PermissionsExt;
+    for options in [rollback(), local()] {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("app.db");
+        drop(open(&options, &path));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let (first, second) = (open(&options, &path), open(&options, &path));
+        first.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (1)").unwrap();
+        drop(first);
+        let mode = std::fs::metadata(beside(&path, "-guard")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        drop(second);
+        assert!(!beside(&path, "-guard").exists());
+    }
+}
+
+#[test]
+fn a_link_or_a_foreign_file_in_the_place_of_the_record_is_left_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("app.db");
+    drop(open(&rollback(), &path));
+    let other = home.path().join("other");
+    std::fs::write(&other, "mine").unwrap();
+    std::os::unix::fs::symlink(&other, beside(&path, "-guard")).unwrap();
+    let connection = open(&rollback(), &path);
+    connection.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (1)").unwrap();
+    assert!(report(&connection).unwrap().guard.contains("cannot be kept"), "{}", report(&connection).unwrap());
+    drop(connection);
+    assert_eq!(std::fs::read(&other).unwrap(), b"mine");
+    let strict = Options::new().policy(PolicyChoice::Delete).guard(GuardChoice::Strict);
+    assert!(open(&strict, &path).execute_batch("INSERT INTO t VALUES (2)").is_err(), "strict writes nothing unseen");
+}
