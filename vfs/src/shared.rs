@@ -44,7 +44,7 @@ pub(crate) struct Shared {
     synced_generation: Mutex<Option<[u32; 2]>>,
     /// Damage that was proven.
     alarms: Mutex<Vec<String>>,
-    /// Where the last frame begins that this process has committed to the -wal in its present generation; 0 without one.
+    /// See [`Shared::wal_end`].
     wal_end: Mutex<([u32; 2], u64)>,
     /// Whether the record has been judged: see [`crate::guard::keeper::Judged`].
     pub(crate) judged: AtomicU8,
@@ -118,10 +118,10 @@ impl Shared {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the last frame begins that this process has committed to the log of this generation; 0 without one.
-    pub(crate) fn wal_end(&self, salts: [u32; 2]) -> u64 {
-        let end = self.wal_end.lock().unwrap_or_else(PoisonError::into_inner);
-        if end.0 == salts { end.1 } else { 0 }
+    /// The last generation of the log to which this process has committed, and where the last of those frames begins; 0
+    /// without one.
+    pub(crate) fn wal_end(&self) -> ([u32; 2], u64) {
+        *self.wal_end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A frame at `at` has been committed.

@@ -101,7 +101,10 @@ pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<ExitCode, Failure
             })?;
             match scan(&connection)?.size {
                 0 => line(out, &format!("{} has no checksums now", database.display())),
-                _ => Err(failed(database, "this SQLite cannot give up reserved bytes", "the database is as it was")),
+                _ => {
+                    let what = format!("SQLite {} cannot give up reserved bytes", rusqlite::version());
+                    Err(failed(database, &what, "build with a later SQLite (3.54.1 can); the database is as it was"))
+                }
             }
         }
     }

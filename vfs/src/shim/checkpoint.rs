@@ -122,12 +122,12 @@ pub(crate) fn done(files: &Files<'_>, flight: &mut InFlight) -> c_int {
 
 /// Reads the generation from the log's header, if this connection has not written it.
 fn know_generation(files: &Files<'_>, flight: &mut InFlight) {
-    if let Some((salts, sequence)) = files.wal.and_then(witness::generation) {
-        if flight.wal.salts != Some(salts) {
-            flight.wal.salts = Some(salts);
+    if let Some(header) = files.wal.and_then(witness::log_header) {
+        if flight.wal.salts != Some(header.salts) {
+            flight.wal.salts = Some(header.salts);
             flight.wal.header_synced = false;
         }
-        flight.wal.sequence = sequence;
+        flight.wal.sequence = header.checkpoint_sequence;
     }
 }
 
@@ -227,15 +227,11 @@ pub(crate) fn sync_log(files: &Files<'_>, flight: &mut InFlight, flags: c_int) -
     if is_halted(files) {
         return ffi::SQLITE_IOERR_FSYNC;
     }
-    // A commit that nobody has been told of yet is synced as well, but need not be there.
-    let told = match (&files.main.shared, witness::generation(log)) {
-        (Some(shared), Some((salts, _))) => shared.wal_end(salts),
-        _ => 0,
-    };
-    let last = told.max(flight.wal.commit_end.unwrap_or(0));
+    // Before the sync: what is committed while it runs may not be on disk after it.
+    let told = files.main.shared.as_ref().map_or(([0; 2], 0), |shared| shared.wal_end());
     let mut code = log.sync(flags);
     if code != ffi::SQLITE_OK {
-        code = heal_log(files, flight, log, last, flags, code);
+        code = heal_log(files, flight, log, told, flags, code);
     }
     if code == ffi::SQLITE_OK && std::mem::take(&mut flight.wal.unnamed) {
         code = sync_directory(files);
@@ -246,37 +242,49 @@ pub(crate) fn sync_log(files: &Files<'_>, flight: &mut InFlight, flags: c_int) -
     flight.wal.checkpoint_synced = true;
     flight.wal.header_synced = true;
     (flight.wal.header, flight.wal.wrote) = (None, false);
-    let there = witness::generation(log).map(|(salts, _)| salts);
-    if let (Some(shared), Some(salts), None) = (&files.main.shared, there, flight.wal.commit_end) {
-        if told > 0 && shared.records.load(Ordering::Relaxed) {
-            if let Some(size) = witness::log_page_size(log) {
-                let frames = (told - HEADER_SIZE as u64) / (FRAME_HEADER_SIZE as u64 + size) + 1;
-                shared.keeper().wal_synced(&WalSynced { salts, frames });
-            }
-        }
+    // The sync of a commit is not recorded, only that before a checkpoint.
+    if flight.wal.commit_end.is_none() && told.1 > 0 {
+        record_sync(files, log, told);
     }
     code
 }
 
+/// Puts into the guard's record that the commits of this process, which `told` names, are on disk.
+fn record_sync(files: &Files<'_>, log: &super::base::BaseFile, told: ([u32; 2], u64)) {
+    let Some(shared) = files.main.shared.as_ref().filter(|shared| shared.records.load(Ordering::Relaxed)) else { return };
+    let Some(header) = witness::log_header(log).filter(|header| header.salts == told.0) else { return };
+    let frames = (told.1 - HEADER_SIZE as u64) / (FRAME_HEADER_SIZE as u64 + u64::from(header.page_size)) + 1;
+    shared.keeper().wal_synced(&WalSynced { salts: header.salts, frames });
+}
+
 /// The header of a generation that was dropped leaves the one before it, which looks sound; so what this connection has
-/// written must be of the generation that is there.
+/// written must be of the generation that is there, and what the process has committed (`told`) of that or an older one.
 fn heal_log(
     files: &Files<'_>,
     flight: &InFlight,
     log: &super::base::BaseFile,
-    last: u64,
+    told: ([u32; 2], u64),
     flags: c_int,
     code: c_int,
 ) -> c_int {
-    let there = || witness::generation(log).is_some_and(|(salts, _)| Some(salts) == flight.wal.salts);
-    if let (Some(header), false) = (&flight.wal.header, there()) {
+    let there = || witness::log_header(log).map(|header| header.salts);
+    if let (Some(header), true) = (&flight.wal.header, there() != flight.wal.salts) {
         log.write_from(header, 0);
     }
-    match there() {
-        true => heal::log(files, log, last, flags, code),
+    let there = there();
+    let told = match there {
+        _ if told.1 == 0 => 0,
+        Some(salts) if salts == told.0 => told.1,
+        // The first salt counts the generations: this one was begun later, by another process or by this connection.
+        Some(salts) if salts[0].wrapping_sub(told.0[0]).wrapping_sub(1) < u32::MAX / 2 => 0,
+        _ => return heal::halt(files, Which::Wal, code, "its header is not that of the generation committed to"),
+    };
+    match there.is_some() && there == flight.wal.salts {
+        // A commit that nobody has been told of yet need not be there, unless this sync is for it.
+        true => heal::log(files, log, told.max(flight.wal.commit_end.unwrap_or(0)), flags, code),
         false if flight.wal.wrote => heal::halt(files, Which::Wal, code, "its header is not the one that was written"),
-        // Another process has begun a generation, and this one has nothing in it.
-        false => heal::log(files, log, 0, flags, code),
+        // Of a generation in which this connection has nothing.
+        false => heal::log(files, log, told, flags, code),
     }
 }
 
@@ -286,10 +294,10 @@ pub(crate) fn before_the_end(files: &Files<'_>, flight: &mut InFlight) -> c_int 
     if is_halted(files) {
         return ffi::SQLITE_IOERR_FSYNC;
     }
-    let old = files.wal.and_then(witness::generation);
+    let old = files.wal.and_then(witness::log_header);
     let (synced, pending) = match (&files.main.shared, old) {
-        (Some(shared), Some((salts, _))) => {
-            (shared.is_generation_synced(salts), shared.keeper().pending_salts().is_some())
+        (Some(shared), Some(header)) => {
+            (shared.is_generation_synced(header.salts), shared.keeper().pending_salts().is_some())
         }
         (Some(shared), None) => (true, shared.keeper().pending_salts().is_some()),
         (None, _) => (true, false),

@@ -89,22 +89,13 @@ pub(crate) fn page(database: &BaseFile, number: u32, size: usize) -> Option<Vec<
     (database.read_into(&mut page, at) == ffi::SQLITE_OK).then_some(page)
 }
 
-/// The generation of a log.
-pub(crate) fn generation(log: &BaseFile) -> Option<([u32; 2], u32)> {
+/// The header of a log, if it is sound.
+pub(crate) fn log_header(log: &BaseFile) -> Option<wal::Header> {
     let mut header = [0; wal::HEADER_SIZE];
     if log.read_into(&mut header, 0) != ffi::SQLITE_OK {
         return None;
     }
-    wal::Header::parse(&header).ok().map(|header| (header.salts, header.checkpoint_sequence))
-}
-
-/// The page size that a log says.
-pub(crate) fn log_page_size(log: &BaseFile) -> Option<u64> {
-    let mut header = [0; wal::HEADER_SIZE];
-    if log.read_into(&mut header, 0) != ffi::SQLITE_OK {
-        return None;
-    }
-    wal::Header::parse(&header).ok().map(|header| u64::from(header.page_size))
+    wal::Header::parse(&header).ok()
 }
 
 /// The nonce of the journal that is open.
