@@ -130,6 +130,11 @@ impl Shared {
         *end = (salts, if end.0 == salts { end.1.max(at) } else { at });
     }
 
+    /// The log has been deleted: the first salt of the next one counts from anywhere.
+    pub(crate) fn log_deleted(&self) {
+        *self.wal_end.lock().unwrap_or_else(PoisonError::into_inner) = Default::default();
+    }
+
     /// Remembers an alarm for the reports of all connections.
     pub(crate) fn alarm(&self, text: String) {
         self.alarms.lock().unwrap_or_else(PoisonError::into_inner).push(text);

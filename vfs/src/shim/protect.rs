@@ -279,6 +279,8 @@ pub(crate) unsafe fn delete(name: &Path, sync_directory: c_int, delete: impl Fn(
             flight.journal = Default::default();
             rollback::ended(&files, flight);
         }
+    } else if let (Role::Wal, ffi::SQLITE_OK, Some(shared)) = (role, code, &files.main.shared) {
+        shared.log_deleted();
     }
     code
 }
