@@ -179,7 +179,9 @@ impl Keeper {
 
     /// The first commit of a WAL generation, or the first after a checkpoint of all before it, has been made.
     pub(crate) fn pending(&mut self, page_size: u32, pending: Pending) -> Result<(), i32> {
-        let added = self.add(Care { turn: true, durable: self.is_strict() }, page_size, &pending);
+        // Without it a power cut leaves no proof that a checkpoint was lost: nothing else tells that nobody wrote after it.
+        let durable = self.is_strict() || pending.witness.settled;
+        let added = self.add(Care { turn: true, durable }, page_size, &pending);
         // Once more at most.
         self.unsettled = (!pending.witness.settled && self.unsettled.is_none()).then(Instant::now);
         self.pending = Some(pending);
