@@ -39,6 +39,8 @@ const fn kind(name: &'static str, parameters: &'static str, pragmas: &'static st
 
 const LOCAL: &str = "?vfs=hardened";
 const NETWORK: &str = "?vfs=hardened&fs=network";
+/// The guard's record is on disk before the pages that it is about.
+const STRICT: &str = "?vfs=hardened&fs=network&guard=strict";
 /// Checkpoints come often, so that a short run has many.
 const FULL: &str = "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 60";
 const OFF: &str = "PRAGMA journal_mode = delete; PRAGMA synchronous = OFF";
@@ -47,7 +49,7 @@ pub(crate) static KINDS: [Kind; 7] = [
     kind("ext4-wal-full", LOCAL, FULL, Promise::Every),
     kind("ext4-wal", LOCAL, "PRAGMA wal_autocheckpoint = 60", Promise::Beginning),
     kind("ext4-delete", NETWORK, "", Promise::Every),
-    kind("ext4-delete-extra", NETWORK, "PRAGMA synchronous = EXTRA", Promise::Every),
+    kind("ext4-delete-extra", STRICT, "PRAGMA synchronous = EXTRA", Promise::Every),
     kind("xfs-wal-full", LOCAL, FULL, Promise::Every),
     kind("btrfs-wal-full", LOCAL, FULL, Promise::Every),
     kind("ext4-stock-off", "", OFF, Promise::None),

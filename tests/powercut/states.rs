@@ -29,6 +29,9 @@ pub(crate) fn look(
     uri: impl Fn(&Path) -> String,
 ) -> Seen {
     let image = directory.join("state.img");
+    // Another inode each time: the loop device of the one before may outlive its mount for a moment, and mount(8) would take
+    // it again, with what it has cached, for the same file.
+    let _nothing_yet = std::fs::remove_file(&image);
     disk.save(&image).unwrap();
     let mounted = mounts::loop_image(kind.filesystem(), &image).unwrap();
     let uri = uri(mounted.path());
