@@ -25,6 +25,7 @@ pub mod checksum;
 mod explain;
 pub mod format;
 pub mod fs;
+mod generation;
 pub mod guard;
 mod hold;
 mod in_flight;

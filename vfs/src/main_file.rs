@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::fs::Verdict;
+use crate::generation::Generation;
 use crate::in_flight::InFlight;
 use crate::notice;
 use crate::options::Options;
@@ -78,6 +79,10 @@ pub(crate) struct MainFile {
     told_exclusive: AtomicBool,
     /// The lock held on the main file.
     pub(crate) level: AtomicI32,
+    /// The files that are open, by their names.
+    pub(crate) generation: Generation,
+    /// It was told that they have moved.
+    pub(crate) moved: AtomicBool,
     /// Addresses of the states of the open files, 0 while there is none.
     pub(crate) files: [AtomicUsize; 3],
 }
@@ -132,6 +137,8 @@ impl MainFile {
             over: AtomicBool::new(false),
             told_exclusive: AtomicBool::new(false),
             level: AtomicI32::new(0),
+            generation: Generation::default(),
+            moved: AtomicBool::new(false),
             files: Default::default(),
         }
     }

@@ -1,9 +1,9 @@
 //! The guard's record looked at from outside, by a process that has no connection to the database.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::beside::{self, Circumstances};
@@ -61,8 +61,8 @@ pub fn examine(database: &Path, shared: bool) -> io::Result<Option<Examined>> {
     let file = File::open(database)?;
     let mut first = [0; 100];
     let first = file.read_exact_at(&mut first, 0).is_ok().then_some(&first[..]);
-    let log_changed = std::fs::metadata(sidecar(database)).ok().map(|found| changed(&found));
-    let changed = Some(changed(&file.metadata()?));
+    let log_changed = std::fs::metadata(sidecar(database)).ok().map(|found| Time::of_change(&found));
+    let changed = Some(Time::of_change(&file.metadata()?));
     let circumstances = Circumstances { boot: boot_id(), shared, changed, log_changed };
     let seen = beside::observation(&log, first, circumstances, |page_size| {
         let journal = journal(&suffixed(database, "-journal"), page_size).unwrap_or(Journal::Unread);
@@ -80,10 +80,6 @@ pub fn examine(database: &Path, shared: bool) -> io::Result<Option<Examined>> {
     let finding = classify::classify(&log, &seen, &mut page);
     let halts = log.halts.iter().map(|halt| halt.message.clone()).collect();
     Ok(Some(Examined { records: log.last_sequence, finding, alarm: log.alarm.clone(), halts }))
-}
-
-fn changed(metadata: &Metadata) -> Time {
-    Time { seconds: metadata.ctime(), nanoseconds: u32::try_from(metadata.ctime_nsec()).unwrap_or(0) }
 }
 
 fn opened(path: &Path) -> io::Result<Option<(File, u64)>> {

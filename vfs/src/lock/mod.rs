@@ -72,6 +72,10 @@ pub(crate) trait Bytes {
     fn release(&self, range: Range) -> io::Result<()>;
     /// Whether somebody else's lock would be in the way of an exclusive one.
     fn taken(&self, range: Range) -> io::Result<bool>;
+    /// Whether the file has no name any more.
+    fn is_deleted(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -188,6 +192,11 @@ impl<B: Bytes> Locks<B> {
             }
         }
         self.bytes.release(BOTH)
+    }
+
+    /// Whether the file has no name any more.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.bytes.is_deleted()
     }
 
     /// xCheckReservedLock: whether any connection holds RESERVED or more.

@@ -111,6 +111,10 @@ impl Bytes for Handle {
         let lock = self.call(libc::F_OFD_GETLK, libc::F_WRLCK as libc::c_short, range)?;
         Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
     }
+
+    fn is_deleted(&self) -> bool {
+        self.fd.as_ref().and_then(|fd| rustix::fs::fstat(fd).ok()).is_some_and(|found| found.st_nlink == 0)
+    }
 }
 
 impl Drop for Handle {

@@ -9,7 +9,7 @@ use super::base::BaseFile;
 use super::below::Below;
 use super::connection::Borrowed;
 use super::file::{Kind, State, state};
-use super::protect;
+use super::{generation, protect};
 use crate::checksum::{self, pages::Pages};
 use crate::format::database::Header;
 use crate::main_file::{self, MainFile};
@@ -101,6 +101,17 @@ pub(crate) unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, argum
                 if code != ffi::SQLITE_OK {
                     return code;
                 }
+            }
+            ffi::SQLITE_FCNTL_HAS_MOVED => {
+                // SAFETY: passed on as it came; the argument is an integer.
+                let (code, moved) = unsafe {
+                    let code = base.file_control(op, argument);
+                    (code, argument.cast::<c_int>().read() != 0)
+                };
+                if code == ffi::SQLITE_OK && moved && main.native {
+                    generation::has_moved(main);
+                }
+                return code;
             }
             ffi::SQLITE_FCNTL_COMMIT_ATOMIC_WRITE | ffi::SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE => {
                 main.set_atomic_batch(false);

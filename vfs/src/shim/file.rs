@@ -202,7 +202,7 @@ pub(crate) unsafe extern "C" fn read(f: *mut ffi::sqlite3_file, buffer: *mut c_v
 }
 
 /// No result code of SQLite's: the call goes on to the base.
-const PASS: c_int = -1;
+pub(super) const PASS: c_int = -1;
 
 /// The code of what `body` answers, or that of `base` where nothing is protected.
 macro_rules! protected {

@@ -5,9 +5,10 @@ use std::ffi::{c_int, c_void};
 use libsqlite3_sys as ffi;
 
 use super::edge::guarded;
-use super::file::{base_of, flushed, state};
+use super::file::{PASS, base_of, flushed, state};
 use super::protect;
 use crate::checksum::pages::Pages;
+use crate::generation::Which;
 
 pub(crate) unsafe extern "C" fn shm_map(
     f: *mut ffi::sqlite3_file,
@@ -19,25 +20,40 @@ pub(crate) unsafe extern "C" fn shm_map(
     let base = base_of!(f);
     // SAFETY: SQLite's pointer; an open file.
     unsafe {
-        let code = base.shm_map(page, size, extend, region);
-        match state(f).protected() {
-            Some((main, _)) if code & 0xff == ffi::SQLITE_CANTOPEN => match &main.shared {
-                Some(shared) if shared.spare_descriptors() => base.shm_map(page, size, extend, region),
-                _ => code,
-            },
-            _ => code,
+        let mut code = base.shm_map(page, size, extend, region);
+        let Some((main, _)) = state(f).protected() else { return code };
+        if code & 0xff == ffi::SQLITE_CANTOPEN && main.shared.as_ref().is_some_and(|shared| shared.spare_descriptors())
+        {
+            code = base.shm_map(page, size, extend, region);
         }
+        if code == ffi::SQLITE_OK && main.native && main.generation.identity(Which::SharedMemory).is_none() {
+            main.generation.opened(Which::SharedMemory, &main.path);
+        }
+        code
     }
 }
 
 pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> c_int {
     /// The lock of whoever checkpoints (https://www.sqlite.org/walformat.html).
     const CHECKPOINT: c_int = 1;
+    /// The lock of whoever writes to the log.
+    const WRITE: c_int = 0;
     let base = base_of!(f);
-    let checkpoint = flags & ffi::SQLITE_SHM_EXCLUSIVE != 0 && (offset..offset + n).contains(&CHECKPOINT);
+    let takes = |lock: c_int| flags & ffi::SQLITE_SHM_EXCLUSIVE != 0 && (offset..offset + n).contains(&lock);
     // SAFETY: an open file.
-    let protected = unsafe { state(f) }.protected().filter(|_| checkpoint);
+    let protected = unsafe { state(f) }.protected().filter(|_| takes(CHECKPOINT) || takes(WRITE));
     let Some((main, _)) = protected else { return base.shm_lock(offset, n, flags) };
+    if flags & ffi::SQLITE_SHM_LOCK != 0 && n == 1 {
+        // Recovery takes more than one, and writes only to shared memory.
+        // SAFETY: SQLite calls.
+        let dead = guarded(ffi::SQLITE_IOERR_SHMLOCK, || unsafe { protect::before_writing(main) }.unwrap_or(PASS));
+        if dead != PASS {
+            return dead;
+        }
+    }
+    if !takes(CHECKPOINT) {
+        return base.shm_lock(offset, n, flags);
+    }
     if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
         // SAFETY: SQLite calls. What comes of it stops the next write.
         guarded(ffi::SQLITE_IOERR_SHMLOCK, || unsafe { protect::checkpoint_done(main) });
@@ -58,6 +74,10 @@ pub(crate) unsafe extern "C" fn shm_barrier(f: *mut ffi::sqlite3_file) {
 }
 
 pub(crate) unsafe extern "C" fn shm_unmap(f: *mut ffi::sqlite3_file, delete: c_int) -> c_int {
+    // SAFETY: an open file.
+    if let Some((main, _)) = unsafe { state(f) }.protected() {
+        main.generation.closed(Which::SharedMemory);
+    }
     base_of!(f).shm_unmap(delete)
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod control;
 pub(crate) mod convert;
 pub(crate) mod edge;
 pub(crate) mod file;
+pub(crate) mod generation;
 pub(crate) mod halts;
 pub(crate) mod heal;
 #[cfg(feature = "loadable")]

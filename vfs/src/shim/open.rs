@@ -26,6 +26,7 @@ use super::{auto, convert, judge, protect};
 use crate::checksum::pages::Pages;
 use crate::explain;
 use crate::fs::{self, Problem, Verdict};
+use crate::generation::Which;
 use crate::guard;
 use crate::guard::keeper::Keeper;
 use crate::lock;
@@ -279,6 +280,9 @@ unsafe fn open_main(
         judge::unmoved(&path, &base).map_err(|refusal| closing(&base, refusal))?;
     }
     main.native = native;
+    if native && !off {
+        main.generation.opened(Which::Database, &path);
+    }
     if !off && access == Access::ReadWrite {
         let identity = Identity::of(&path, &main.base, native);
         let begin = || {

@@ -11,7 +11,7 @@ use libsqlite3_sys as ffi;
 
 use super::base::BaseFile;
 use super::link::Files;
-use super::{checkpoint, heal, judging, rollback};
+use super::{checkpoint, generation, heal, judging, rollback};
 use crate::guard::log::Which;
 use crate::in_flight::InFlight;
 use crate::main_file::{self, MainFile, Role};
@@ -189,11 +189,25 @@ pub(crate) unsafe fn before_lock(main: &MainFile, level: c_int) -> Option<c_int>
     if shared.health.is_halted() && (level > ffi::SQLITE_LOCK_SHARED || !wal) {
         return Some(ffi::SQLITE_IOERR_LOCK);
     }
+    if level > ffi::SQLITE_LOCK_SHARED && wal {
+        // The last close checkpoints, and whoever leaves WAL mode deletes the log.
+        // SAFETY: see above.
+        if let Some(code) = unsafe { before_writing(main) } {
+            return Some(code);
+        }
+    }
     // Rolling back a hot journal goes from SHARED to EXCLUSIVE, and is allowed.
     if level == ffi::SQLITE_LOCK_RESERVED && main.blocked.load(Ordering::Relaxed) {
         return Some(ffi::SQLITE_IOERR_DATA);
     }
     None
+}
+
+/// Before a transaction writes to the log, and before a checkpoint. A code if the generation is dead.
+pub(crate) unsafe fn before_writing(main: &MainFile) -> Option<c_int> {
+    // SAFETY: see above.
+    let files = unsafe { Files::of(main) }?;
+    generation::before_writing(&files)
 }
 
 /// After SHARED was had: the record is judged before anything is read. A code if nothing may be.
@@ -232,7 +246,10 @@ pub(crate) fn after_close(main: &MainFile, role: Role) {
     let flight = &mut *main.in_flight();
     match role {
         Role::Journal => flight.journal.synced = false,
-        Role::Wal => flight.wal = Default::default(),
+        Role::Wal => {
+            flight.wal = Default::default();
+            main.generation.closed(crate::generation::Which::Wal);
+        }
         Role::Database => {}
     }
 }
@@ -345,7 +362,12 @@ pub(crate) fn opened(main: &MainFile, role: Role, created: bool) {
     let flight: &mut InFlight = &mut main.in_flight();
     match role {
         Role::Journal => flight.journal = crate::in_flight::Journal { unnamed: created, ..Default::default() },
-        Role::Wal => flight.wal = crate::in_flight::Wal { unnamed: created, ..Default::default() },
+        Role::Wal => {
+            flight.wal = crate::in_flight::Wal { unnamed: created, ..Default::default() };
+            if main.native {
+                main.generation.opened(crate::generation::Which::Wal, &main.path);
+            }
+        }
         Role::Database => {}
     }
 }

@@ -1,7 +1,6 @@
 //! What the files of a connection say about themselves, for the guard's record.
 
 use std::ffi::c_int;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use libsqlite3_sys as ffi;
@@ -19,7 +18,7 @@ pub(crate) fn of(files: &Files<'_>) -> Witness {
     let changed = changed(files);
     // The clock of a server is not ours.
     let ours = files.main.verdict.class == Class::Local || !files.main.native;
-    let settled = ours && changed.is_some_and(lies_back);
+    let settled = ours && changed.is_some_and(Time::lies_back);
     Witness { boot: guard::boot_id(), changed, settled, file_size: files.database.size().unwrap_or(0) }
 }
 
@@ -39,22 +38,13 @@ pub(crate) fn changed(files: &Files<'_>) -> Option<Time> {
 /// When an open file was last changed, which is at this path if it is the operating system's.
 pub(crate) fn changed_of(file: &BaseFile, path: &Path, native: bool) -> Option<Time> {
     if native {
-        let found = std::fs::metadata(path).ok()?;
-        return Some(Time { seconds: found.ctime(), nanoseconds: u32::try_from(found.ctime_nsec()).unwrap_or(0) });
+        return std::fs::metadata(path).ok().map(|found| Time::of_change(&found));
     }
     let mut time = [0_i64; 2];
     // SAFETY: the argument that the opcode asks for.
     let code = unsafe { file.file_control(CHANGED, time.as_mut_ptr().cast()) };
     let nanoseconds = u32::try_from(time[1]).ok()?;
     (code == ffi::SQLITE_OK).then_some(Time { seconds: time[0], nanoseconds })
-}
-
-/// Longer ago than filesystems take to tell one moment from the next.
-fn lies_back(time: Time) -> bool {
-    const TICK: i128 = 20_000_000;
-    let then = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds);
-    let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |now| i128::try_from(now.as_nanos()).unwrap_or(0));
-    then + TICK < now
 }
 
 /// The change counter in the database file; 0 if there is no page 1.

@@ -67,6 +67,22 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
+impl Time {
+    /// The time of change (ctime).
+    pub(crate) fn of_change(found: &std::fs::Metadata) -> Time {
+        use std::os::unix::fs::MetadataExt;
+        Time { seconds: found.ctime(), nanoseconds: u32::try_from(found.ctime_nsec()).unwrap_or(0) }
+    }
+
+    /// Whether it is longer ago than filesystems take to tell one moment from the next.
+    pub(crate) fn lies_back(self) -> bool {
+        const TICK: i128 = 20_000_000;
+        let then = i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanoseconds);
+        let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |now| i128::try_from(now.as_nanos()).unwrap_or(0));
+        then + TICK < now
+    }
+}
+
 /// The database file as a writer saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Witness {

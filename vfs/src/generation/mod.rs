@@ -1,0 +1,149 @@
+//! Whether the open files are still those that their names lead to.
+//!
+//! A database that was renamed or replaced, a -wal that another process has unlinked, a -shm that was made anew: whoever
+//! opens the database by its name from then on works with other files, and what is still written to the old ones is lost or
+//! mixed with the new ones. That generation is dead.
+//!
+//! Invariant: [`Generation::check`] answers that all is well only if each name has led to its file at a moment within the
+//! call, or if no name in the directory has changed since one. The directory's own time of change tells; a time that is
+//! too young to tell two changes apart proves nothing, and then each name is looked at.
+
+pub(crate) mod manifest;
+
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::guard::log::Time;
+
+/// Device and inode.
+pub(crate) type Identity = (u64, u64);
+
+fn identity(found: &Metadata) -> Identity {
+    (found.dev(), found.ino())
+}
+
+/// The files whose names matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    Database,
+    Wal,
+    SharedMemory,
+}
+
+impl Which {
+    const ALL: [Which; 3] = [Which::Database, Which::Wal, Which::SharedMemory];
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Which::Database => "",
+            Which::Wal => "-wal",
+            Which::SharedMemory => "-shm",
+        }
+    }
+
+    /// Its name beside this database.
+    pub(crate) fn path(self, database: &Path) -> PathBuf {
+        let mut path = OsString::from(database);
+        path.push(self.suffix());
+        path.into()
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Which::Database => "the database",
+            Which::Wal => "its -wal",
+            Which::SharedMemory => "its -shm",
+        }
+    }
+}
+
+/// A name that does not lead to the open file any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) which: Which,
+    /// There is another file of that name now.
+    pub(crate) replaced: bool,
+}
+
+/// What has moved, in words.
+pub(crate) fn describe(moved: &[Moved]) -> String {
+    let one = |moved: &Moved| {
+        let what = if moved.replaced { "is another file now" } else { "has been renamed or removed" };
+        format!("{} {what}", moved.which.words())
+    };
+    moved.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// The files that one connection has open.
+#[derive(Debug, Default)]
+pub(crate) struct Generation(Mutex<Names>);
+
+#[derive(Debug, Default)]
+struct Names {
+    open: [Option<Identity>; 3],
+    /// The directory when all names were last found right, if no later change in it can look the same.
+    checked: Option<(Identity, Time)>,
+}
+
+impl Generation {
+    /// Remembers a file that has just been opened by its name.
+    pub(crate) fn opened(&self, which: Which, database: &Path) {
+        if let Ok(found) = std::fs::metadata(which.path(database)) {
+            self.is(which, Some(identity(&found)));
+        }
+    }
+
+    /// The file of this name is not open any more.
+    pub(crate) fn closed(&self, which: Which) {
+        self.is(which, None);
+    }
+
+    /// What is open under this name.
+    pub(crate) fn is(&self, which: Which, identity: Option<Identity>) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.open[which as usize] = identity;
+        names.checked = None;
+    }
+
+    /// The file that is known under this name.
+    pub(crate) fn identity(&self, which: Which) -> Option<Identity> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).open[which as usize]
+    }
+
+    /// Which names have moved, by one look at the directory where that is enough. A name that cannot be looked at proves
+    /// nothing.
+    pub(crate) fn check(&self, database: &Path) -> Vec<Moved> {
+        let directory = match database.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        // Before the names: what changes after this look shows at the next.
+        let directory = std::fs::metadata(directory).ok().map(|found| (identity(&found), Time::of_change(&found)));
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if directory.is_some() && names.checked == directory {
+            return Vec::new();
+        }
+        let moved: Vec<Moved> =
+            Which::ALL.into_iter().filter_map(|which| look(which, names.open[which as usize]?, database)).collect();
+        names.checked = directory.filter(|(_, changed)| moved.is_empty() && changed.lies_back());
+        moved
+    }
+}
+
+fn look(which: Which, open: Identity, database: &Path) -> Option<Moved> {
+    match std::fs::metadata(which.path(database)) {
+        Ok(found) => (identity(&found) != open).then_some(Moved { which, replaced: true }),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Some(Moved { which, replaced: false })
+        }
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
