@@ -251,7 +251,9 @@ pub(crate) fn sync_log(files: &Files<'_>, flight: &mut InFlight, flags: c_int) -
 
 /// Puts into the guard's record that the commits of this process, which `told` names, are on disk.
 fn record_sync(files: &Files<'_>, log: &super::base::BaseFile, told: ([u32; 2], u64)) {
-    let Some(shared) = files.main.shared.as_ref().filter(|shared| shared.records.load(Ordering::Relaxed)) else { return };
+    let Some(shared) = files.main.shared.as_ref().filter(|shared| shared.records.load(Ordering::Relaxed)) else {
+        return;
+    };
     let Some(header) = witness::log_header(log).filter(|header| header.salts == told.0) else { return };
     let frames = (told.1 - HEADER_SIZE as u64) / (FRAME_HEADER_SIZE as u64 + u64::from(header.page_size)) + 1;
     shared.keeper().wal_synced(&WalSynced { salts: header.salts, frames });
