@@ -99,7 +99,7 @@ fn after_a_power_cut(path: &Path, log: &Folded, wal: Wal) -> Finding {
     finding
 }
 
-/// Promise 5: checkpoint_synced of an earlier commit is taken for a sync of what another connection has appended since.
+/// Promise 5: the sync of an earlier commit is no sync of what another connection has appended since.
 #[test]
 fn a_checkpoint_under_off_syncs_the_log_of_other_connections_first() {
     let home = TempDir::new().unwrap();
@@ -120,7 +120,7 @@ fn a_checkpoint_under_off_syncs_the_log_of_other_connections_first() {
     assert!(syncs.matched() > 0, "pages were copied from a log that was not synced");
 }
 
-/// The pages of attached databases are still in memory when the super-journal goes, where the main database is not ours.
+/// The pages of attached databases are written before the super-journal goes, also where the main database is not ours.
 #[test]
 fn pages_reach_attached_databases_before_the_super_journal_goes() {
     let home = TempDir::new().unwrap();
@@ -180,7 +180,7 @@ fn a_full_disk_at_a_commit_is_rolled_back() {
     }
 }
 
-/// Promise 3: in EXCLUSIVE locking mode a second commit that writes page 1 leaves the counter; it is recorded as undone.
+/// Promise 3: in EXCLUSIVE locking mode a second commit that writes page 1 leaves the counter; it was not undone.
 #[test]
 fn a_commit_in_exclusive_locking_mode_is_not_taken_for_undone() {
     let home = TempDir::new().unwrap();
@@ -218,7 +218,7 @@ fn a_commit_in_exclusive_locking_mode_is_not_taken_for_undone() {
     assert_eq!(undone, 0, "commits that are recorded as rolled back");
 }
 
-/// Promise 4: the place of the last commit is remembered without its generation.
+/// Promise 4: the place of the last commit counts only in its own generation.
 #[test]
 fn a_log_sync_that_fails_once_is_healed_in_a_generation_that_another_process_began() {
     let home = TempDir::new().unwrap();
@@ -240,7 +240,7 @@ fn a_log_sync_that_fails_once_is_healed_in_a_generation_that_another_process_beg
     assert!(report.alarms.is_empty(), "{answer:?}: {:?}", report.alarms);
 }
 
-/// Promise 3, the same: more frames are recorded as synced than the generation has.
+/// Promise 3, the same: no more frames are recorded as synced than the generation has.
 #[test]
 fn no_frames_are_recorded_as_synced_that_never_were() {
     let home = TempDir::new().unwrap();
@@ -283,7 +283,7 @@ fn no_frames_are_recorded_as_synced_that_never_were() {
     assert!(claimed <= frames, "{claimed} frames are recorded as synced, and there were {frames}");
 }
 
-/// Promise 3: walLimitSize cuts the log in the middle of a commit, which is no end of a generation.
+/// Promise 3: SQLite cuts a log that is too long in the middle of a commit, which is no end of a generation.
 #[test]
 fn a_size_limit_of_the_log_does_not_record_a_checkpoint() {
     let home = TempDir::new().unwrap();
@@ -356,7 +356,7 @@ fn a_forked_child_does_not_remove_the_record_of_its_parent() {
     });
 }
 
-/// Promise 3 and 9: a log with a damaged header is missed, writing is blocked, and closing deletes it.
+/// Promise 3 and 9: a log with a damaged header is missed, writing is blocked, and closing leaves the log alone.
 #[test]
 fn a_damaged_log_outlives_the_connection_that_was_blocked_because_of_it() {
     const DIE_WITH: &str = "HARDENED_TEST_DIE_WITH";
