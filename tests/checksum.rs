@@ -159,12 +159,7 @@ fn damage_can_be_read_past_when_verification_is_off() {
 fn a_database_with_other_reserved_bytes_is_left_alone_and_the_report_says_so() {
     let (_home, path) = home();
     let connection = stock(&path);
-    let mut bytes = 16;
-    // SAFETY: an open connection; the opcode reads and writes an integer.
-    unsafe {
-        let op = ffi::SQLITE_FCNTL_RESERVE_BYTES;
-        ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), op, (&raw mut bytes).cast());
-    }
+    support::sqlite::reserve_bytes(&connection, 16);
     fill(&connection, 100, 500);
     drop(connection);
     let connection = hardened(&path, "checksum=on");

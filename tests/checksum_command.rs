@@ -98,12 +98,7 @@ fn a_damaged_first_page_is_listed_like_any_other() {
 fn other_reserved_bytes_are_refused() {
     let (_home, path) = home();
     let connection = stock(&path);
-    let mut bytes = 12;
-    // SAFETY: an open connection; the opcode reads and writes an integer.
-    unsafe {
-        let op = rusqlite::ffi::SQLITE_FCNTL_RESERVE_BYTES;
-        rusqlite::ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), op, (&raw mut bytes).cast());
-    }
+    support::sqlite::reserve_bytes(&connection, 12);
     fill(&connection, 100, 100);
     let expected = content(&connection);
     drop(connection);

@@ -171,6 +171,55 @@ fn a_wal_with_commits_that_is_gone_is_missed() {
     assert_blocked(&open(&local(), &path), "The WAL that holds the latest commits");
 }
 
+/// Flips a bit in the middle of the -wal, and shows that stock SQLite drops commits without a word. The -wal as it is then.
+fn damage_the_wal(killed: &killed::Killed) -> Vec<u8> {
+    let wal = beside(&killed.path(), "-wal");
+    let mut log = std::fs::read(&wal).unwrap();
+    let middle = log.len() / 2;
+    log[middle] ^= 1;
+    std::fs::write(&wal, &log).unwrap();
+    let copy = killed.copy();
+    std::fs::write(beside(&copy, "-wal"), &log).unwrap();
+    assert!(rows(&stock_is_silent(&copy)) < COMMITS, "stock SQLite shows it without its last commits");
+    log
+}
+
+/// The file that a sentence says was kept.
+fn kept(text: &str) -> PathBuf {
+    text.split_once("It is kept as ").unwrap_or_else(|| panic!("{text}")).1.trim_end_matches('.').into()
+}
+
+#[test]
+fn a_wal_that_is_damaged_in_the_middle_is_told_and_kept() {
+    let killed = killed_in_wal("a_wal_that_is_damaged_in_the_middle_is_told_and_kept");
+    let log = damage_the_wal(&killed);
+    let connection = open(&local(), &killed.path());
+    let alarms = alarms(&connection);
+    assert!(alarms.len() == 1 && alarms[0].contains("commits among those that can be told"), "{alarms:?}");
+    let kept = kept(&alarms[0]);
+    assert_eq!(std::fs::read(&kept).unwrap(), log);
+    assert!(rows(&connection) < COMMITS);
+    connection.execute_batch("INSERT INTO t VALUES (1000, '')").unwrap();
+    drop(connection);
+    assert_eq!(std::fs::read(&kept).unwrap(), log);
+}
+
+#[test]
+fn a_wal_that_may_be_damaged_is_kept_with_the_mode_of_the_database_and_is_no_alarm() {
+    use std::os::unix::fs::PermissionsExt;
+    let killed = killed_in_wal("a_wal_that_may_be_damaged_is_kept_with_the_mode_of_the_database_and_is_no_alarm");
+    let log = damage_the_wal(&killed);
+    // The time of change is another now, and the WAL-index is gone: both files may be an older copy.
+    std::fs::set_permissions(killed.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::remove_file(beside(&killed.path(), "-shm")).unwrap();
+    let connection = open(&local(), &killed.path());
+    assert_eq!(alarms(&connection), [""; 0]);
+    let notes = report(&connection).unwrap().notes;
+    let note = notes.iter().find(|note| note.contains("kept as")).unwrap_or_else(|| panic!("{notes:?}"));
+    assert_eq!(std::fs::read(kept(note)).unwrap(), log);
+    assert_eq!(std::fs::metadata(kept(note)).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
 #[test]
 fn a_wal_that_is_there_is_recovered_without_an_alarm() {
     let killed = killed_in_wal("a_wal_that_is_there_is_recovered_without_an_alarm");

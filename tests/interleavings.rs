@@ -2,13 +2,12 @@
 //! generations that others began, forks, closes, and shims above that keep things to themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::cell::RefCell;
-use std::ffi::{c_int, c_void};
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
 use std::time::Duration;
 
-use hardened_sqlite::hardened_vfs::guard::classify::{self, Journal, Observation, PageNow, Wal, WalSeen};
+use hardened_sqlite::hardened_vfs::guard::classify::{Finding, Journal, Observation, PageNow, Wal, WalSeen, classify};
 use hardened_sqlite::hardened_vfs::guard::images::Folded;
 use hardened_sqlite::hardened_vfs::guard::log::{Outcome, Reader, Record, Time};
 use hardened_sqlite::hardened_vfs::guard::sums::Sums;
@@ -16,6 +15,7 @@ use hardened_sqlite::hardened_vfs::{self, guard};
 use hardened_sqlite::{FsChoice, GuardChoice, Options, PolicyChoice, report};
 use rusqlite::{Connection, OpenFlags, ffi};
 use support::fault_vfs::{Call, FailSpec, FaultHandle, FaultVfs};
+use support::{ofd, process, system_call};
 use tempfile::TempDir;
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -74,7 +74,32 @@ fn changed(path: &Path) -> Time {
     Time { seconds: found.ctime(), nanoseconds: found.ctime_nsec() as u32 }
 }
 
-/// Promise 5: checkpoint_synced of an earlier commit is taken for a sync of what another connection has appended since.
+/// What the guard finds after a power cut that took nothing from the database and left this WAL. The number of pages is
+/// told where there is no WAL.
+fn after_a_power_cut(path: &Path, log: &Folded, wal: Wal) -> Finding {
+    let file = std::fs::read(path).unwrap();
+    let number = |at: usize| u32::from_be_bytes(file[at..at + 4].try_into().unwrap());
+    let seen = Observation {
+        page_size: 4096,
+        counter: Some(number(24)),
+        page_count: matches!(wal, Wal::Absent).then(|| number(28)),
+        journal: Journal::Absent,
+        wal,
+        boot: [9; 16],
+        shared: false,
+        changed: Some(changed(path)),
+        log_changed: Some(changed(&guard::sidecar(path))),
+        thorough: false,
+    };
+    let finding = classify(log, &seen, &mut |page: u32| {
+        file.get((page as usize - 1) * 4096..page as usize * 4096)
+            .map_or(PageNow::Beyond, |image| PageNow::Image(Sums::of(image)))
+    });
+    println!("notes {:?}", finding.notes);
+    finding
+}
+
+/// Promise 5: the sync of an earlier commit is no sync of what another connection has appended since.
 #[test]
 fn a_checkpoint_under_off_syncs_the_log_of_other_connections_first() {
     let home = TempDir::new().unwrap();
@@ -95,7 +120,7 @@ fn a_checkpoint_under_off_syncs_the_log_of_other_connections_first() {
     assert!(syncs.matched() > 0, "pages were copied from a log that was not synced");
 }
 
-/// The pages of attached databases are still in memory when the super-journal goes, where the main database is not ours.
+/// The pages of attached databases are written before the super-journal goes, also where the main database is not ours.
 #[test]
 fn pages_reach_attached_databases_before_the_super_journal_goes() {
     let home = TempDir::new().unwrap();
@@ -155,7 +180,7 @@ fn a_full_disk_at_a_commit_is_rolled_back() {
     }
 }
 
-/// Promise 3: in EXCLUSIVE locking mode a second commit that writes page 1 leaves the counter; it is recorded as undone.
+/// Promise 3: in EXCLUSIVE locking mode a second commit that writes page 1 leaves the counter; it was not undone.
 #[test]
 fn a_commit_in_exclusive_locking_mode_is_not_taken_for_undone() {
     let home = TempDir::new().unwrap();
@@ -184,24 +209,7 @@ fn a_commit_in_exclusive_locking_mode_is_not_taken_for_undone() {
     }
     // A power cut now, on an honest disk.
     let log = Folded::read(&record).unwrap();
-    let file = std::fs::read(&path).unwrap();
-    let seen = Observation {
-        page_size: 4096,
-        counter: Some(u32::from_be_bytes(file[24..28].try_into().unwrap())),
-        page_count: Some(u32::from_be_bytes(file[28..32].try_into().unwrap())),
-        journal: Journal::Absent,
-        wal: Wal::Absent,
-        boot: [9; 16],
-        shared: false,
-        changed: Some(changed(&path)),
-        log_changed: Some(changed(&guard::sidecar(&path))),
-        thorough: false,
-    };
-    let finding = classify::classify(&log, &seen, &mut |number: u32| {
-        file.get((number as usize - 1) * 4096..number as usize * 4096)
-            .map_or(PageNow::Beyond, |page| PageNow::Image(Sums::of(page)))
-    });
-    println!("notes {:?}", finding.notes);
+    let finding = after_a_power_cut(&path, &log, Wal::Absent);
     let undone = Reader::new(&record)
         .unwrap()
         .filter(|l| matches!(&l.record, Record::Done(d) if d.outcome == Outcome::RolledBack))
@@ -210,7 +218,7 @@ fn a_commit_in_exclusive_locking_mode_is_not_taken_for_undone() {
     assert_eq!(undone, 0, "commits that are recorded as rolled back");
 }
 
-/// Promise 4: the place of the last commit is remembered without its generation.
+/// Promise 4: the place of the last commit counts only in its own generation.
 #[test]
 fn a_log_sync_that_fails_once_is_healed_in_a_generation_that_another_process_began() {
     let home = TempDir::new().unwrap();
@@ -232,7 +240,7 @@ fn a_log_sync_that_fails_once_is_healed_in_a_generation_that_another_process_beg
     assert!(report.alarms.is_empty(), "{answer:?}: {:?}", report.alarms);
 }
 
-/// Promise 3, the same: more frames are recorded as synced than the generation has.
+/// Promise 3, the same: no more frames are recorded as synced than the generation has.
 #[test]
 fn no_frames_are_recorded_as_synced_that_never_were() {
     let home = TempDir::new().unwrap();
@@ -259,38 +267,23 @@ fn no_frames_are_recorded_as_synced_that_never_were() {
     let pending = log.pending.as_ref().unwrap();
     let claimed = log.synced.get(&pending.generation.salts).copied().unwrap_or(0);
     // A power cut: a frame that was never synced is not there, those behind it are.
-    let file = std::fs::read(&path).unwrap();
-    let seen = Observation {
-        page_size: 4096,
-        counter: Some(u32::from_be_bytes(file[24..28].try_into().unwrap())),
-        page_count: None,
-        journal: Journal::Absent,
-        wal: Wal::Log(WalSeen {
-            generation: pending.generation,
-            valid_frames: frames + 3,
-            committed_frames: frames + 3,
-            unreachable_frames: 140,
-            unreachable_commits: 140,
-            pages: [2].into(),
-            page1: Vec::new(),
-            page1_counters: None,
-        }),
-        boot: [9; 16],
-        shared: false,
-        changed: Some(changed(&path)),
-        log_changed: Some(changed(&guard::sidecar(&path))),
-        thorough: false,
+    let wal = WalSeen {
+        generation: pending.generation,
+        valid_frames: frames + 3,
+        committed_frames: frames + 3,
+        unreachable_frames: 140,
+        unreachable_commits: 140,
+        visible_frames: 0,
+        pages: [2].into(),
+        page1: Vec::new(),
+        page1_counters: None,
     };
-    let finding = classify::classify(&log, &seen, &mut |number: u32| {
-        file.get((number as usize - 1) * 4096..number as usize * 4096)
-            .map_or(PageNow::Beyond, |page| PageNow::Image(Sums::of(page)))
-    });
-    println!("notes {:?}", finding.notes);
+    let finding = after_a_power_cut(&path, &log, Wal::Log(wal));
     assert!(finding.alarms.is_empty(), "{:?}", finding.alarms);
     assert!(claimed <= frames, "{claimed} frames are recorded as synced, and there were {frames}");
 }
 
-/// Promise 3: walLimitSize cuts the log in the middle of a commit, which is no end of a generation.
+/// Promise 3: SQLite cuts a log that is too long in the middle of a commit, which is no end of a generation.
 #[test]
 fn a_size_limit_of_the_log_does_not_record_a_checkpoint() {
     let home = TempDir::new().unwrap();
@@ -320,24 +313,8 @@ fn a_size_limit_of_the_log_does_not_record_a_checkpoint() {
     }
 }
 
-// SAFETY: the C library's own declarations.
-unsafe extern "C" {
-    fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
-    fn fork() -> c_int;
-    fn _exit(code: c_int) -> !;
-    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
-}
-
-#[repr(C)]
-struct Flock {
-    kind: i16,
-    whence: i16,
-    start: i64,
-    len: i64,
-    pid: i32,
-}
-
-/// A neighbour that looks who else is there, for a moment, stops the record for good; with guard=strict all writes.
+/// A neighbour may look who else is there, for a moment: that stops neither the record for good nor, with guard=strict,
+/// all writes.
 #[test]
 fn a_sidecar_that_is_busy_for_a_moment_is_used_afterwards() {
     let home = TempDir::new().unwrap();
@@ -348,16 +325,16 @@ fn a_sidecar_that_is_busy_for_a_moment_is_used_afterwards() {
         a.query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap();
         std::fs::write(guard::sidecar(&path), b"x").unwrap();
         let neighbour = std::fs::File::options().read(true).write(true).open(guard::sidecar(&path)).unwrap();
-        let lock = |kind: i16| {
-            let mut lock = Flock { kind, whence: 0, start: 0x4000_0000, len: 1, pid: 0 };
-            // SAFETY: an open descriptor, F_OFD_SETLK and its structure.
-            assert_eq!(unsafe { fcntl(neighbour.as_raw_fd(), 37, &raw mut lock) }, 0);
-        };
-        lock(1);
+        let busy = ofd::lock(&neighbour, 0x4000_0000, 1);
         let first = a.execute_batch("INSERT INTO t VALUES (1)");
-        lock(2);
+        drop(busy);
         let second = a.execute_batch("INSERT INTO t VALUES (2)");
         println!("{choice:?}: {first:?}, {second:?}, {}", report(&a).unwrap().guard);
+        assert_eq!(
+            first.is_err(),
+            choice == GuardChoice::Strict,
+            "only strict writes nothing without a record: {first:?}"
+        );
         assert!(second.is_ok(), "{choice:?}: nothing is in the way any more: {second:?}");
         assert!(!report(&a).unwrap().guard.contains("cannot"), "{choice:?}: {}", report(&a).unwrap().guard);
     }
@@ -366,32 +343,24 @@ fn a_sidecar_that_is_busy_for_a_moment_is_used_afterwards() {
 /// A forked child closes its copy of the connection.
 #[test]
 fn a_forked_child_does_not_remove_the_record_of_its_parent() {
-    let home = TempDir::new().unwrap();
-    let path = home.path().join("app.db");
-    let a = Options::new().policy(PolicyChoice::Delete).open_connection(&path).unwrap();
-    sql(&a, "CREATE TABLE t(x); INSERT INTO t VALUES (1)");
-    assert!(guard::sidecar(&path).exists());
-    // SAFETY: the child only drops the connection and ends.
-    unsafe {
-        let child = fork();
-        if child == 0 {
-            drop(a);
-            _exit(0);
-        }
-        let mut status = 0;
-        assert_eq!(waitpid(child, &raw mut status, 0), child);
-        assert_eq!(status, 0);
-    }
-    assert!(guard::sidecar(&path).exists(), "the child has removed it");
-    sql(&a, "INSERT INTO t VALUES (2)");
+    process::alone("a_forked_child_does_not_remove_the_record_of_its_parent", || {
+        let home = TempDir::new().unwrap();
+        let path = home.path().join("app.db");
+        let a = Options::new().policy(PolicyChoice::Delete).open_connection(&path).unwrap();
+        sql(&a, "CREATE TABLE t(x); INSERT INTO t VALUES (1)");
+        assert!(guard::sidecar(&path).exists());
+        let (a, status) = process::fork(a, drop);
+        assert!(status.success(), "{status}");
+        assert!(guard::sidecar(&path).exists(), "the child has removed it");
+        sql(&a, "INSERT INTO t VALUES (2)");
+    });
 }
 
-/// Promise 3 and 9: a log with a damaged header is missed, writing is blocked, and closing deletes it.
+/// Promise 3 and 9: a log with a damaged header is missed, writing is blocked, and closing leaves the log alone.
 #[test]
 fn a_damaged_log_outlives_the_connection_that_was_blocked_because_of_it() {
-    let home = TempDir::new().unwrap();
-    let path = home.path().join("app.db");
-    if let Some(at) = std::env::var_os("REVIEW_DIE") {
+    const DIE_WITH: &str = "HARDENED_TEST_DIE_WITH";
+    if let Some(at) = std::env::var_os(DIE_WITH) {
         let a = Options::new().fs(FsChoice::Local).open_connection(&at).unwrap();
         sql(&a, "CREATE TABLE t(x); PRAGMA wal_checkpoint(TRUNCATE)");
         settle(Path::new(&at));
@@ -401,12 +370,14 @@ fn a_damaged_log_outlives_the_connection_that_was_blocked_because_of_it() {
         std::mem::forget(a);
         std::process::exit(77);
     }
-    let status = std::process::Command::new(std::env::current_exe().unwrap())
+    let home = TempDir::new().unwrap();
+    let path = home.path().join("app.db");
+    let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "a_damaged_log_outlives_the_connection_that_was_blocked_because_of_it"])
-        .env("REVIEW_DIE", &path)
+        .env(DIE_WITH, &path)
         .output()
         .unwrap();
-    assert_eq!(status.status.code(), Some(77), "{}", String::from_utf8_lossy(&status.stderr));
+    assert_eq!(output.status.code(), Some(77), "{}", String::from_utf8_lossy(&output.stderr));
     let wal = beside(&path, "-wal");
     let mut log = std::fs::read(&wal).unwrap();
     log[20] ^= 1;
@@ -421,24 +392,6 @@ fn a_damaged_log_outlives_the_connection_that_was_blocked_because_of_it() {
     assert_eq!(std::fs::read(&wal).ok().map(|now| now == log), Some(true), "the damaged log was deleted at close");
 }
 
-thread_local! {
-    static HOOK: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
-}
-
-static REAL_FSTAT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-
-unsafe extern "C" fn fstat_hook(fd: c_int, to: *mut c_void) -> c_int {
-    if let Some(hook) = HOOK.take() {
-        hook();
-    }
-    let real = REAL_FSTAT.load(std::sync::atomic::Ordering::SeqCst);
-    // SAFETY: the address of fstat, which SQLite has handed out, with the arguments it was called with.
-    unsafe {
-        let real: unsafe extern "C" fn(c_int, *mut c_void) -> c_int = std::mem::transmute(real);
-        real(fd, to)
-    }
-}
-
 /// Two connections opened without a URI: one looks whether a PERSIST journal is hot at the moment in which the other
 /// begins to write. Its journal is paired with the writer's database.
 #[test]
@@ -448,23 +401,14 @@ fn a_reader_that_looks_into_a_journal_is_not_taken_for_its_writer() {
     hardened_vfs::register_as("order-plain", "policy=delete&journal=persist&guard=off".parse().unwrap()).unwrap();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let open = || Connection::open_with_flags_and_vfs(&path, flags, c"order-plain").unwrap();
-    let (a, b) = (std::rc::Rc::new(open()), open());
+    let (a, b) = (Rc::new(open()), open());
     sql(&a, "CREATE TABLE t(x); INSERT INTO t VALUES (1)");
     assert!(beside(&path, "-journal").exists());
     b.query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap();
-    // SAFETY: SQLite's own way to replace a system call, by one of the same signature.
-    unsafe {
-        let vfs = ffi::sqlite3_vfs_find(c"unix".as_ptr());
-        let real = (*vfs).xGetSystemCall.unwrap()(vfs, c"fstat".as_ptr());
-        REAL_FSTAT
-            .store(std::mem::transmute::<ffi::sqlite3_syscall_ptr, usize>(real), std::sync::atomic::Ordering::SeqCst);
-        let hook = std::mem::transmute::<usize, ffi::sqlite3_syscall_ptr>(fstat_hook as *const () as usize);
-        assert_eq!((*vfs).xSetSystemCall.unwrap()(vfs, c"fstat".as_ptr(), hook), 0);
-    }
-    let writer = std::rc::Rc::clone(&a);
-    HOOK.set(Some(Box::new(move || sql(&writer, "BEGIN IMMEDIATE; INSERT INTO t VALUES (2)"))));
+    let writer = Rc::clone(&a);
+    let look = system_call::in_next_fstat(move || sql(&writer, "BEGIN IMMEDIATE; INSERT INTO t VALUES (2)"));
     let read = b.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
-    assert!(HOOK.take().is_none());
+    assert!(look.has_run());
     println!("{read:?}");
     let commit = a.execute_batch("COMMIT");
     assert!(commit.is_ok(), "the commit of the writer fails with {commit:?}");

@@ -8,6 +8,7 @@ use hardened_sqlite::{Report, report};
 use rusqlite::{Connection, OpenFlags, ffi};
 use support::ask::text;
 use support::fault_vfs::{Call, FailSpec, FaultVfs};
+use support::process::alone;
 
 /// A native-looking base whose results the test decides. One for each test: tests run at the same time.
 fn base(name: &str) -> &'static FaultVfs {
@@ -227,22 +228,6 @@ fn one_warning_per_database_with_the_cause() {
     let about: Vec<_> = heard.iter().filter(|line| line.contains(path.to_str().unwrap())).collect();
     assert_eq!(about.len(), 1, "{about:?}");
     assert!(about[0].starts_with("hardened: ") && about[0].contains("5386"), "{about:?}");
-}
-
-/// Runs one of the tests of this file in a process of its own: what it pins is that the process lives on.
-fn alone(test: &str, body: impl FnOnce()) {
-    const ALONE: &str = "HARDENED_TEST_ALONE";
-    if std::env::var_os(ALONE).is_some() {
-        return body();
-    }
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(ALONE, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("1 passed"), "{test} is not the name of a test: {text}");
 }
 
 /// Between the mark in page 1 and its undoing another process opens the database, as it now must: as a WAL database.

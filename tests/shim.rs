@@ -2,30 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::path::Path;
-use std::process::Command;
 
 use hardened_sqlite::hardened_vfs::{self, RegisterError};
 use support::fault_vfs::{Call, FailSpec, FaultVfs};
+use support::process::alone;
 use support::sqlite::{self, Connection};
 
 fn uri(path: &Path, parameters: &str) -> String {
     format!("file:{}?vfs=hardened{parameters}", path.display())
-}
-
-/// Runs one of the tests below in a process of its own, for what changes the whole process.
-fn alone(test: &str, body: impl FnOnce()) {
-    const ALONE: &str = "HARDENED_TEST_ALONE";
-    if std::env::var_os(ALONE).is_some() {
-        return body();
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(ALONE, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("1 passed"), "{test} is not the name of a test: {text}");
 }
 
 #[test]

@@ -3,17 +3,21 @@
 //! Invariant: nothing of it is kept in this repository. The source is `HARDENED_CKSUMVFS=/path/to/cksumvfs.c`, or what
 //! `.ci/cksumvfs` has fetched with apt; a test that needs it and finds neither says so.
 
-use std::ffi::{CStr, CString, c_char};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use rusqlite::{Connection, ffi};
+use rusqlite::Connection;
 
 /// Loads it into this process as the VFS `cksmvfs`, over the VFS `unix`, once. False, with a loud line, if it cannot be had.
 pub(crate) fn load() -> bool {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
-    match LOADED.get_or_init(|| build().map(|library| register(&library))) {
+    match LOADED.get_or_init(|| {
+        build().map(|library| {
+            support::sqlite::load_vfs(&library, c"sqlite3_cksumvfs_init");
+            let _ = std::fs::remove_file(library);
+        })
+    }) {
         Ok(()) => true,
         Err(why) => support::require::unavailable(&format!("the source of SQLite's checksum VFS: {why}")),
     }
@@ -69,26 +73,6 @@ fn build() -> Result<PathBuf, String> {
     Ok(library)
 }
 
-/// Its entry point makes it the default VFS; `unix` is made that again.
-fn register(library: &Path) {
-    let host = Connection::open_in_memory().unwrap();
-    let name = CString::new(library.to_str().unwrap()).unwrap();
-    // SAFETY: an open connection, C strings that live across the calls, registered VFSes.
-    unsafe {
-        assert_eq!(ffi::sqlite3_enable_load_extension(host.handle(), 1), ffi::SQLITE_OK);
-        let unix = ffi::sqlite3_vfs_find(c"unix".as_ptr());
-        assert_eq!(ffi::sqlite3_vfs_register(unix, 1), ffi::SQLITE_OK);
-        let mut message: *mut c_char = std::ptr::null_mut();
-        let entry = c"sqlite3_cksumvfs_init".as_ptr();
-        let code = ffi::sqlite3_load_extension(host.handle(), name.as_ptr(), entry, &raw mut message);
-        let text = if message.is_null() { "".into() } else { CStr::from_ptr(message).to_string_lossy() };
-        assert_eq!(code, ffi::SQLITE_OK, "{text}");
-        ffi::sqlite3_free(message.cast());
-        assert_eq!(ffi::sqlite3_vfs_register(unix, 1), ffi::SQLITE_OK);
-    }
-    let _ = std::fs::remove_file(library);
-}
-
 /// A connection on a database through it.
 pub(crate) fn open(path: &Path) -> Connection {
     Connection::open_with_flags_and_vfs(path, rusqlite::OpenFlags::default(), c"cksmvfs").unwrap()
@@ -96,11 +80,5 @@ pub(crate) fn open(path: &Path) -> Connection {
 
 /// Asks for 8 reserved bytes, as its documentation says.
 pub(crate) fn reserve(connection: &Connection) {
-    let mut bytes = 8;
-    // SAFETY: an open connection; the opcode reads and writes an integer.
-    let code = unsafe {
-        let op = ffi::SQLITE_FCNTL_RESERVE_BYTES;
-        ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), op, (&raw mut bytes).cast())
-    };
-    assert_eq!(code, ffi::SQLITE_OK);
+    support::sqlite::reserve_bytes(connection, 8);
 }

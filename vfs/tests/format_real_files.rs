@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use hardened_vfs::format::wal::{self, ChecksumOrder, End, Scan};
-use hardened_vfs::format::{database, journal};
+use hardened_vfs::format::{database, journal, wal_index};
 use rusqlite::{Connection, ffi};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -173,6 +173,28 @@ fn a_restarted_log_ends_at_the_frames_of_the_generation_before() {
     assert_eq!(after.end, End::OlderGeneration { salts: old.salts });
     assert_eq!(new.salts[0], old.salts[0].wrapping_add(1));
     assert_eq!(new.checkpoint_sequence, old.checkpoint_sequence + 1);
+}
+
+#[test]
+fn the_wal_index_tells_the_salts_and_the_last_commit_of_its_log_and_nothing_when_it_is_damaged() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.db");
+    let db = wal_database(&path, 1024, 6);
+    let scan = Snapshot::of(&path).scan();
+    let mut start = std::fs::read(dir.path().join("a.db-shm")).unwrap();
+    start.truncate(wal_index::HEADER_SIZE);
+    let index = wal_index::Header::parse(&start).unwrap();
+    assert_eq!((index.salts, u64::from(index.frames)), (scan.header.unwrap().salts, scan.committed_frames));
+    for bit in 0..start.len() * 8 {
+        start[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(wal_index::Header::parse(&start), None, "bit {bit}");
+        start[bit / 8] ^= 1 << (bit % 8);
+    }
+    for length in 0..start.len() {
+        assert_eq!(wal_index::Header::parse(&start[..length]), None);
+    }
+    db.run(&["UPDATE t SET b = 1 WHERE a = 1"]);
+    assert!(Snapshot::of(&path).scan().committed_frames > u64::from(index.frames));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use support::{mounts, require};
+use support::{mounts, process, require};
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -322,8 +322,7 @@ fn in_chroot(told: &str) {
     rustix::process::chroot(root).unwrap();
     std::env::set_current_dir("/").unwrap();
     if who == "nobody" {
-        // SAFETY: setuid(2) takes a number and touches no memory of ours.
-        assert_eq!(unsafe { libc::setuid(65534) }, 0);
+        process::set_user(65534);
     }
     assert!(fs::read_dir("/proc").is_err());
     let found = verdict("/x.db");

@@ -33,6 +33,7 @@ fn wal(generation: Generation, pages: &[u32]) -> WalSeen {
         committed_frames: 4,
         unreachable_frames: 0,
         unreachable_commits: 0,
+        visible_frames: 0,
         pages: pages.iter().copied().collect(),
         page1: vec![Sums::from(&[11, 0][..])],
         page1_counters: Some((11, 11)),
@@ -193,7 +194,7 @@ fn a_wal_damaged_before_its_last_commit_is_an_alarm_that_lets_writes_pass() {
     assert!(!case.look().blocks_writes());
     // After a power cut the commits may never have been on disk, unless they were synced.
     case.seen.boot = LATER;
-    assert_eq!(case.quiet(), 0);
+    assert_eq!(case.quiet(), 1);
     case.append(true, &WalSynced { salts: FIRST.salts, frames: 4 });
     assert_eq!(case.alarms(), [AlarmKind::WalDamaged]);
 }
@@ -201,8 +202,28 @@ fn a_wal_damaged_before_its_last_commit_is_an_alarm_that_lets_writes_pass() {
 #[test]
 fn frames_of_a_killed_writer_behind_the_last_commit_are_no_damage() {
     let mut case = commits();
-    case.seen.wal = Wal::Log(WalSeen { unreachable_frames: 3, unreachable_commits: 1, ..wal(FIRST, &[1, 3]) });
+    let killed = WalSeen { unreachable_frames: 3, unreachable_commits: 1, ..wal(FIRST, &[1, 3]) };
+    case.seen.wal = Wal::Log(WalSeen { visible_frames: killed.committed_frames, ..killed.clone() });
     assert_eq!(case.quiet(), 0);
+    assert!(!case.look().keep_wal);
+    // Nothing says that they were no commits: they are kept.
+    case.seen.wal = Wal::Log(killed);
+    assert_eq!(case.quiet(), 1);
+    assert!(case.look().keep_wal);
+}
+
+#[test]
+fn commits_that_only_the_wal_index_knows_of_are_missed_until_the_host_restarts() {
+    let mut case = commits();
+    let seen = wal(FIRST, &[1, 3]);
+    let more = seen.committed_frames + 40;
+    let damaged = WalSeen { visible_frames: more, unreachable_frames: 39, unreachable_commits: 20, ..seen };
+    case.seen.wal = Wal::Log(damaged.clone());
+    assert_eq!(case.alarms(), [AlarmKind::WalDamaged]);
+    assert!(case.look().keep_wal);
+    case.seen.boot = LATER;
+    assert_eq!(case.quiet(), 1, "a power cut may have left it so");
+    assert!(case.look().keep_wal);
 }
 
 #[test]

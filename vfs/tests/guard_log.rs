@@ -1,6 +1,9 @@
 //! The guard's log: what is written is read again, the bytes of version 1 stay what they are, and no bytes do harm.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod guard_log_read;
+
+use guard_log_read::{crc, read};
 use hardened_vfs::guard::images::Folded;
 use hardened_vfs::guard::log::*;
 use hardened_vfs::guard::sums::Sums;
@@ -14,18 +17,6 @@ fn seeded(cases: u32) -> ProptestConfig {
     let seed = 0x0000_6a2d_1099_ed5e;
     println!("seed {seed:#x}, {cases} cases");
     ProptestConfig { rng_seed: RngSeed::Fixed(seed), failure_persistence: None, cases, ..ProptestConfig::default() }
-}
-
-/// CRC-32C bit by bit, so that the crate is not tested with itself.
-fn crc(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
-        }
-    }
-    !crc
 }
 
 fn boot() -> impl Strategy<Value = Boot> {
@@ -117,13 +108,6 @@ fn sample() -> impl Strategy<Value = Sample> {
             Sample { records, bytes, ends }
         })
     })
-}
-
-/// The records of a log that must be readable as one.
-fn read(bytes: &[u8]) -> (Vec<Logged>, End, usize) {
-    let mut reader = Reader::new(bytes).unwrap();
-    let records = reader.by_ref().collect();
-    (records, reader.end().unwrap(), reader.read())
 }
 
 /// The first records of the sample, as they must be read.

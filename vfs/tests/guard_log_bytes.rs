@@ -1,26 +1,10 @@
 //! The bytes of version 1 of the guard's log, and what a reader makes of versions and kinds that came later.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod guard_log_read;
+
+use guard_log_read::{crc, read};
 use hardened_vfs::guard::log::*;
-
-/// CRC-32C bit by bit, so that the crate is not tested with itself.
-fn crc(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
-        }
-    }
-    !crc
-}
-
-/// The records of a log that must be readable as one.
-fn read(bytes: &[u8]) -> (Vec<Logged>, End, usize) {
-    let mut reader = Reader::new(bytes).unwrap();
-    let records = reader.by_ref().collect();
-    (records, reader.end().unwrap(), reader.read())
-}
 
 #[test]
 fn a_kind_that_must_be_understood_ends_the_log_and_says_so() {

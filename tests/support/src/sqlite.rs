@@ -1,9 +1,10 @@
 //! A connection on SQLite's C interface, for tests that look at what rusqlite hides: result codes, io_methods, the list of
-//! VFSes, the error log.
+//! VFSes, the error log. And what rusqlite has no safe call for.
 //!
 //! Invariant: every handle is closed once, and no string of SQLite's is kept beyond the call that gave it.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use libsqlite3_sys as ffi;
@@ -160,6 +161,42 @@ pub fn last_error(vfs: &str, room: usize) -> String {
     }
     let end = text.iter().position(|byte| *byte == 0).unwrap_or(0);
     String::from_utf8_lossy(&text[..end]).into_owned()
+}
+
+/// Asks for so many reserved bytes in every page of the main database, which is empty or will be vacuumed.
+///
+/// # Panics
+/// If SQLite refuses.
+pub fn reserve_bytes(connection: &rusqlite::Connection, mut bytes: i32) {
+    // SAFETY: an open connection, and the integer that SQLITE_FCNTL_RESERVE_BYTES reads and writes.
+    let code = unsafe {
+        let op = ffi::SQLITE_FCNTL_RESERVE_BYTES;
+        ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), op, (&raw mut bytes).cast())
+    };
+    assert_eq!(code, ffi::SQLITE_OK);
+}
+
+/// Loads the extension `library`, whose entry point makes a VFS of its own the default one; `unix` is made that again.
+///
+/// # Panics
+/// If it cannot be loaded, or a name holds a zero byte.
+pub fn load_vfs(library: &Path, entry: &CStr) {
+    let host = Connection::open(":memory:", None).unwrap_or_else(|failure| panic!("{failure:?}"));
+    let name = c_string(&library.to_string_lossy());
+    // SAFETY: an open connection, C strings that live across the calls, a registered VFS. The message is SQLite's to free.
+    unsafe {
+        assert_eq!(ffi::sqlite3_enable_load_extension(host.0, 1), ffi::SQLITE_OK);
+        let unix = ffi::sqlite3_vfs_find(c"unix".as_ptr());
+        assert!(!unix.is_null());
+        assert_eq!(ffi::sqlite3_vfs_register(unix, 1), ffi::SQLITE_OK);
+        let mut message: *mut c_char = std::ptr::null_mut();
+        let code = ffi::sqlite3_load_extension(host.0, name.as_ptr(), entry.as_ptr(), &raw mut message);
+        let text =
+            if message.is_null() { String::new() } else { CStr::from_ptr(message).to_string_lossy().into_owned() };
+        ffi::sqlite3_free(message.cast());
+        assert_eq!(code, ffi::SQLITE_OK, "{text}");
+        assert_eq!(ffi::sqlite3_vfs_register(unix, 1), ffi::SQLITE_OK);
+    }
 }
 
 /// sqlite3_shutdown, then sqlite3_initialize. No connection may be open in the process.

@@ -1,4 +1,4 @@
-//! SQLite's files read as bytes: the database header, the write-ahead log and the rollback journal.
+//! SQLite's files read as bytes: the database header, the write-ahead log, its index and the rollback journal.
 //!
 //! Invariant: nothing here opens, locks or changes a file, and no input makes it panic. A parser is given
 //! bytes (or an [`std::io::Read`]) and answers what SQLite itself would conclude from them, so that a
@@ -11,6 +11,7 @@ pub mod database;
 pub mod journal;
 pub mod lookalike;
 pub mod wal;
+pub mod wal_index;
 
 /// The big-endian 16-bit field at byte `AT`. That the field lies inside the header is checked when compiled.
 fn be16<const AT: usize, const N: usize>(header: &[u8; N]) -> u16 {

@@ -9,7 +9,7 @@ use super::classify::{HotJournal, Journal, Observation, Wal, WalSeen};
 use super::images::Folded;
 use super::log::{Boot, Generation, Time};
 use super::sums::Sums;
-use crate::format::{database, journal, wal};
+use crate::format::{database, journal, wal, wal_index};
 use crate::transaction::change_counter;
 
 /// What is known about a database without looking into its files.
@@ -97,8 +97,8 @@ fn super_journal(bytes: &mut (impl Read + Seek), size: u64) -> io::Result<Option
     Ok(sums.contains(&field(4)).then_some(name))
 }
 
-/// A log of `size` bytes.
-pub(crate) fn wal(bytes: impl Read, size: u64) -> io::Result<Wal> {
+/// A log of `size` bytes, and the first bytes of its index, if there are any.
+pub(crate) fn wal(bytes: impl Read, size: u64, index: &[u8]) -> io::Result<Wal> {
     if size == 0 {
         return Ok(Wal::Empty);
     }
@@ -124,6 +124,9 @@ pub(crate) fn wal(bytes: impl Read, size: u64) -> io::Result<Wal> {
         committed_frames: scan.committed_frames,
         unreachable_frames: scan.unreachable_frames,
         unreachable_commits: scan.unreachable_commits,
+        visible_frames: wal_index::Header::parse(index)
+            .filter(|index| index.salts == header.salts)
+            .map_or(0, |index| u64::from(index.frames)),
         pages,
         page1,
         page1_counters: counters.first().copied().zip(counters.last().copied()),
@@ -177,7 +180,7 @@ mod tests {
         assert_eq!(seen(b""), Journal::Empty);
         assert_eq!(seen(&[0; 600]), Journal::Zeroed);
         assert_eq!(seen(&[7; 600]), Journal::Garbage);
-        assert_eq!(wal(Cursor::new(b""), 0).unwrap(), Wal::Empty);
-        assert_eq!(wal(Cursor::new([7; 600]), 600).unwrap(), Wal::BadHeader);
+        assert_eq!(wal(Cursor::new(b""), 0, &[]).unwrap(), Wal::Empty);
+        assert_eq!(wal(Cursor::new([7; 600]), 600, &[]).unwrap(), Wal::BadHeader);
     }
 }

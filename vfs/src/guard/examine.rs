@@ -12,6 +12,7 @@ use super::images::Folded;
 use super::log::Time;
 use super::sums::Sums;
 use super::{SUFFIX, boot_id};
+use crate::format::wal_index;
 
 /// What the record says, and how the files compare with it.
 #[derive(Clone, Debug)]
@@ -66,7 +67,7 @@ pub fn examine(database: &Path, shared: bool) -> io::Result<Option<Examined>> {
     let circumstances = Circumstances { boot: boot_id(), shared, changed, log_changed };
     let seen = beside::observation(&log, first, circumstances, |page_size| {
         let journal = journal(&suffixed(database, "-journal"), page_size).unwrap_or(Journal::Unread);
-        (journal, wal(&suffixed(database, "-wal")).unwrap_or(Wal::Unread))
+        (journal, wal(database).unwrap_or(Wal::Unread))
     });
     let size = log.header.page_size;
     let mut page = |number: u32| {
@@ -99,9 +100,13 @@ fn journal(path: &Path, page_size: u32) -> io::Result<Journal> {
     beside::journal(file, size, page_size, exists)
 }
 
-fn wal(path: &Path) -> io::Result<Wal> {
-    match opened(path)? {
-        Some((file, size)) => beside::wal(file, size),
+fn wal(database: &Path) -> io::Result<Wal> {
+    let mut index = [0; wal_index::HEADER_SIZE];
+    if let Some((file, _)) = opened(&suffixed(database, "-shm"))? {
+        let _shorter = file.read_exact_at(&mut index, 0);
+    }
+    match opened(&suffixed(database, "-wal"))? {
+        Some((file, size)) => beside::wal(file, size, &index),
         None => Ok(Wal::Absent),
     }
 }

@@ -41,6 +41,27 @@ pub(crate) fn for_file(main: &MainFile, native: bool) -> io::Result<Option<FileL
     Ok(Some(Locks::new(handle)))
 }
 
+/// Reads the first bytes of a file on which others in this process may have locks, without dropping them.
+///
+/// # Errors
+/// If there are not so many, or it is not a plain file.
+#[cfg(target_os = "linux")]
+pub(crate) fn glance(path: &std::path::Path, start: &mut [u8]) -> io::Result<()> {
+    if !std::fs::symlink_metadata(path)?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    ofd::Handle::open(path, true)?.glance(start)
+}
+
+/// Without handles that may be kept open nobody looks.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn glance(_: &std::path::Path, _: &mut [u8]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Only Linux has locks of an open file description.
 ///
 /// # Errors
@@ -62,6 +83,9 @@ pub(crate) const RESERVED: Range = Range { start: 0x4000_0001, length: 1 };
 pub(crate) const SHARED: Range = Range { start: 0x4000_0002, length: 510 };
 /// PENDING and RESERVED.
 const BOTH: Range = Range { start: 0x4000_0000, length: 2 };
+/// All that a file can have.
+#[cfg(target_os = "linux")]
+const ANY: Range = Range { start: 0, length: 0 };
 /// All of them.
 pub(crate) const ALL: Range = Range { start: 0x4000_0000, length: 512 };
 

@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use super::{ALL, Bytes, Range};
+use super::{ALL, ANY, Bytes, Range};
 
 /// Device and inode.
 type Identity = (u64, u64);
@@ -66,6 +66,20 @@ impl Handle {
     /// Device and inode of the file behind it.
     pub(crate) fn identity(&self) -> (u64, u64) {
         self.kept.identity
+    }
+
+    /// Reads the first bytes, and closes the handle only if nobody has a lock anywhere in the file.
+    pub(super) fn glance(mut self, start: &mut [u8]) -> io::Result<()> {
+        let Some(fd) = self.fd.take() else { return Err(io::ErrorKind::NotFound.into()) };
+        let file = File::from(fd);
+        let read = std::os::unix::fs::FileExt::read_exact_at(&file, start, 0);
+        self.fd = Some(file.into());
+        if self.taken(ANY).unwrap_or(true) {
+            if let Some(fd) = self.fd.take() {
+                park(self.kept, fd);
+            }
+        }
+        read
     }
 
     fn call(&self, command: libc::c_int, kind: libc::c_short, range: Range) -> io::Result<libc::flock> {

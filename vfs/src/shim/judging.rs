@@ -109,6 +109,10 @@ fn conclude(files: &Files<'_>, shared: &Shared, keeper: &mut Keeper, log: &Folde
     let path = files.main.path.display();
     let mut blocking = Vec::new();
     let mut kept = String::new();
+    let log_kept = if finding.keep_wal { resume::keep(files, "-wal") } else { String::new() };
+    if !log_kept.is_empty() {
+        files.main.note(format!("The -wal holds commits that SQLite cannot reach. {log_kept}"));
+    }
     if finding.blocks_writes() {
         // SQLite deletes what it can make nothing of.
         if matches!(seen.journal, Journal::Garbage) {
@@ -120,7 +124,7 @@ fn conclude(files: &Files<'_>, shared: &Shared, keeper: &mut Keeper, log: &Folde
     }
     for alarm in &finding.alarms {
         let text = match alarm.kind {
-            classify::AlarmKind::WalDamaged => format!("{} {}", alarm.text, resume::keep(files, "-wal")),
+            classify::AlarmKind::WalDamaged => format!("{} {log_kept}", alarm.text),
             _ => format!(
                 "{} {kept}Then, or to go on with the file as it is: hardened doctor --accept {path}",
                 alarm.text
@@ -196,6 +200,11 @@ fn observe(files: &Files<'_>, log: &Folded, left: &Left) -> Option<Observation> 
     };
     Some(beside::observation(log, whole.then_some(&first[..]), circumstances, |page_size| {
         // SAFETY: the base of an open file is registered.
-        unsafe { (observe::journal(files.vfs, &files.main.path, page_size), observe::wal(files.vfs, &files.main.path)) }
+        unsafe {
+            (
+                observe::journal(files.vfs, &files.main.path, page_size),
+                observe::wal(files.vfs, &files.main.path, files.main.native),
+            )
+        }
     }))
 }

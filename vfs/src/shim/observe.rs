@@ -2,7 +2,7 @@
 //!
 //! Nobody locks either file, so opening and closing them again drops nothing.
 
-use std::ffi::{CString, c_int};
+use std::ffi::{CString, OsStr, c_int};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,6 +11,7 @@ use libsqlite3_sys as ffi;
 
 use super::base::{self, BaseFile};
 use super::heal::Reader;
+use crate::format::wal_index;
 use crate::guard::beside;
 use crate::guard::classify::{Journal, Wal};
 
@@ -107,11 +108,21 @@ pub(crate) unsafe fn journal(vfs: *mut ffi::sqlite3_vfs, database: &Path, page_s
     beside::journal(bytes, size, page_size, exists).unwrap_or(Journal::Unread)
 }
 
+/// The start of the WAL-index, zeros without one.
+fn index(database: &Path, native: bool) -> [u8; wal_index::HEADER_SIZE] {
+    let mut start = [0; wal_index::HEADER_SIZE];
+    if native {
+        let path = [database.as_os_str().as_bytes(), b"-shm"].concat();
+        let _none = crate::lock::glance(Path::new(OsStr::from_bytes(&path)), &mut start);
+    }
+    start
+}
+
 /// The log beside a database.
 ///
 /// # Safety
 /// `vfs` must be registered.
-pub(crate) unsafe fn wal(vfs: *mut ffi::sqlite3_vfs, database: &Path) -> Wal {
+pub(crate) unsafe fn wal(vfs: *mut ffi::sqlite3_vfs, database: &Path, native: bool) -> Wal {
     // SAFETY: see above.
     let opened = unsafe { Beside::open(vfs, database, "-wal", ffi::SQLITE_OPEN_READONLY | ffi::SQLITE_OPEN_WAL) };
     let log = match opened {
@@ -120,7 +131,7 @@ pub(crate) unsafe fn wal(vfs: *mut ffi::sqlite3_vfs, database: &Path) -> Wal {
         Err(_) => return Wal::Unread,
     };
     let Ok(size) = log.file.size() else { return Wal::Unread };
-    beside::wal(Reader { file: &log.file, at: 0 }, size).unwrap_or(Wal::Unread)
+    beside::wal(Reader { file: &log.file, at: 0 }, size, &index(database, native)).unwrap_or(Wal::Unread)
 }
 
 impl Seek for Reader<'_> {

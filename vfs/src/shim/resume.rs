@@ -103,7 +103,8 @@ fn try_keep(files: &Files<'_>, suffix: &str) -> Result<Option<String>, c_int> {
         return Ok(None);
     };
     let sum = found.file().checksum()?;
-    let name = format!("{suffix}-kept-{sum:08x}");
+    // SQLite's unix VFS takes what stands before the last hyphen for the database, whose owner and mode the new file gets.
+    let name = format!("{suffix}_kept_{sum:08x}");
     // SAFETY: as above.
     let kept = unsafe { Beside::create(files.vfs, path, &name, ffi::SQLITE_OPEN_WAL | ffi::SQLITE_OPEN_READWRITE) }?;
     if kept.file().checksum() != Ok(sum) {

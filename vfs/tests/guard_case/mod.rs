@@ -152,6 +152,7 @@ impl Case {
             committed_frames: frames,
             unreachable_frames: 0,
             unreachable_commits: 0,
+            visible_frames: 0,
             pages: BTreeSet::from([100]),
             page1: Vec::new(),
             page1_counters: None,

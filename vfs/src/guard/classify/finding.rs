@@ -126,6 +126,8 @@ pub struct Finding {
     pub alarms: Vec<Alarm>,
     /// What is remarkable and proves nothing.
     pub notes: Vec<String>,
+    /// The WAL holds commits that SQLite cannot reach and will write over: it is to be kept.
+    pub keep_wal: bool,
 }
 
 impl Finding {

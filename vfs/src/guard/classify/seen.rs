@@ -114,6 +114,8 @@ pub struct WalSeen {
     pub unreachable_frames: u64,
     /// Those among them that end a transaction.
     pub unreachable_commits: u64,
+    /// Frames that were committed, if the WAL-index beside it is of the same generation and says so, else 0.
+    pub visible_frames: u64,
     /// The pages that committed frames hold.
     pub pages: BTreeSet<u32>,
     /// The images of page 1 in valid frames.

@@ -141,16 +141,21 @@ impl Case<'_> {
 
     /// Whether the WAL ends early.
     fn damaged(&mut self, wal: &WalSeen) {
-        let visible = match &self.log.pending {
+        let recorded = match &self.log.pending {
             Some(pending) if pending.generation == wal.generation && self.ran_since(pending) && !pending.halted => {
                 pending.frames
             }
             _ => 0,
         };
+        // The index is as old as the last commit only as long as the host runs, and as nobody has made it anew: SQLite does
+        // so before it reads, and then it says what the log says.
+        let indexed = if self.unbroken() && self.log.halts.is_empty() { wal.visible_frames } else { 0 };
         let synced = self.log.synced.get(&wal.generation.salts).copied().unwrap_or(0);
-        let known = visible.max(synced);
+        let known = recorded.max(indexed).max(synced);
         let missing = known.saturating_sub(wal.committed_frames);
         let [a, b] = wal.generation.salts;
+        let sound = indexed > 0 && missing == 0;
+        self.finding.keep_wal = wal.unreachable_commits > 0 && !sound;
         // Frames that a killed writer or a power cut left behind the last commit look the same. An older copy of database
         // and WAL has fewer frames, hardly ever more behind them, and came at a time that the log does not know.
         let all_there = wal.valid_frames + wal.unreachable_frames + 8 >= known;
@@ -162,6 +167,13 @@ impl Case<'_> {
                 wal.valid_frames, wal.unreachable_commits
             );
             self.finding.alarm(AlarmKind::WalDamaged, Vec::new(), text);
+        } else if self.finding.keep_wal {
+            self.finding.note(format!(
+                "Behind frame {} of the WAL (salts {a:08x} {b:08x}) are {} more of the same generation, with {} commits, that \
+                 SQLite cannot reach: after a power cut, or where a commit has failed, that is as it should be; otherwise \
+                 the frame after it is damaged.",
+                wal.valid_frames, wal.unreachable_frames, wal.unreachable_commits
+            ));
         } else if missing > 0 {
             self.finding.note(format!(
                 "The WAL (salts {a:08x} {b:08x}) has {missing} committed frames less than the guard's log knows."
