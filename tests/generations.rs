@@ -78,7 +78,7 @@ fn content(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn stranded(directory: &Path) -> Option<(PathBuf, serde_json::Value)> {
     let saved = content(directory).into_keys().find(|path| {
         let name = path.to_str().unwrap();
-        name.contains("-wal-stranded-") && !name.ends_with(".json")
+        name.contains("-wal_stranded_") && !name.ends_with(".json")
     })?;
     let manifest = fs::read_to_string(beside(&saved, ".json")).unwrap();
     Some((saved, serde_json::from_str(&manifest).unwrap()))

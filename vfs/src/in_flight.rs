@@ -3,6 +3,7 @@
 //! SQLite calls the files of a connection one at a time, so there is one of these per main file, and its mutex is never
 //! waited for.
 
+use crate::combine::Frame;
 use crate::format::wal::HEADER_SIZE;
 use crate::guard::log::{Outcome, Witness};
 use crate::guard::pages::Pages;
@@ -57,6 +58,8 @@ pub(crate) struct Wal {
     pub(crate) sequence: u32,
     /// The header of a generation that this connection has begun and not synced since.
     pub(crate) header: Option<[u8; HEADER_SIZE]>,
+    /// The frame that is being appended.
+    pub(crate) frame: Frame,
     /// This connection has written to the log since it last synced it.
     pub(crate) wrote: bool,
     /// Whether the header of the generation is known to be on disk.

@@ -22,6 +22,7 @@ compile_error!("hardened-vfs stands on SQLite's unix VFS");
 compile_error!("`loadable` calls the host's SQLite and cannot be combined with `linked`");
 
 pub mod checksum;
+mod combine;
 mod explain;
 pub mod format;
 pub mod fs;

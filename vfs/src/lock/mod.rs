@@ -96,9 +96,9 @@ pub(crate) trait Bytes {
     fn release(&self, range: Range) -> io::Result<()>;
     /// Whether somebody else's lock would be in the way of an exclusive one.
     fn taken(&self, range: Range) -> io::Result<bool>;
-    /// Whether the file has no name any more.
-    fn is_deleted(&self) -> bool {
-        false
+    /// What fstat(2) says about the file behind the handle.
+    fn stat(&self) -> Option<rustix::fs::Stat> {
+        None
     }
 }
 
@@ -218,9 +218,9 @@ impl<B: Bytes> Locks<B> {
         self.bytes.release(BOTH)
     }
 
-    /// Whether the file has no name any more.
-    pub(crate) fn is_deleted(&self) -> bool {
-        self.bytes.is_deleted()
+    /// What fstat(2) says about the file.
+    pub(crate) fn stat(&self) -> Option<rustix::fs::Stat> {
+        self.bytes.stat()
     }
 
     /// xCheckReservedLock: whether any connection holds RESERVED or more.

@@ -126,8 +126,8 @@ impl Bytes for Handle {
         Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
     }
 
-    fn is_deleted(&self) -> bool {
-        self.fd.as_ref().and_then(|fd| rustix::fs::fstat(fd).ok()).is_some_and(|found| found.st_nlink == 0)
+    fn stat(&self) -> Option<rustix::fs::Stat> {
+        rustix::fs::fstat(self.fd.as_ref()?).ok()
     }
 }
 

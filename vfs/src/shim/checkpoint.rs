@@ -150,6 +150,7 @@ pub(crate) fn write_log(
         flight.wal.header_synced = false;
         flight.wal.header = Some(*header);
         flight.wal.page_1_end = 0;
+        flight.wal.frame.restarted();
     } else if let Some(frame) = <&[u8; FRAME_HEADER_SIZE]>::try_from(bytes).ok().filter(|_| at >= HEADER_SIZE as u64) {
         if flight.wal.header.is_some() {
             // Without the new header the frames of the generation before count, as far as they are not written over; SQLite
@@ -160,7 +161,11 @@ pub(crate) fn write_log(
             }
         }
         let field = |at: usize| u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
-        flight.wal.salts = Some([field(8), field(12)]);
+        let salts = Some([field(8), field(12)]);
+        if flight.wal.salts != salts {
+            flight.wal.frame.restarted();
+        }
+        flight.wal.salts = salts;
         if field(0) == 1 {
             flight.wal.page_1_end = at;
         }
@@ -168,10 +173,31 @@ pub(crate) fn write_log(
         if field(4) != 0 {
             look_before_commit(files, flight);
         }
+        if flight.wal.frame.hold(at, frame) {
+            return ffi::SQLITE_OK;
+        }
     }
     flight.wal.checkpoint_synced = false;
     flight.wal.wrote = true;
+    if let Some((start, whole)) = flight.wal.frame.whole(at, bytes) {
+        let (code, end) = (log.write_from(whole, start), start + whole.len() as u64);
+        flight.wal.frame.wrote(end);
+        return code;
+    }
+    match write_held(flight, log) {
+        ffi::SQLITE_OK => {}
+        code => return code,
+    }
+    flight.wal.frame.wrote(at + bytes.len() as u64);
     log.write_from(bytes, at)
+}
+
+/// Writes the header of a frame whose page has not come.
+pub(crate) fn write_held(flight: &mut InFlight, log: &super::base::BaseFile) -> c_int {
+    match flight.wal.frame.left() {
+        Some((at, header)) => log.write_from(&header, at),
+        None => ffi::SQLITE_OK,
+    }
 }
 
 fn wants_record(files: &Files<'_>, flight: &InFlight) -> bool {
@@ -226,6 +252,10 @@ pub(crate) fn sync_log(files: &Files<'_>, flight: &mut InFlight, flags: c_int) -
     halts::look(files);
     if is_halted(files) {
         return ffi::SQLITE_IOERR_FSYNC;
+    }
+    match write_held(flight, log) {
+        ffi::SQLITE_OK => {}
+        code => return code,
     }
     // Before the sync: what is committed while it runs may not be on disk after it.
     let told = files.main.shared.as_ref().map_or(([0; 2], 0), |shared| shared.wal_end());

@@ -5,15 +5,19 @@
 //! reach them. In rollback mode SQLite itself asks with SQLITE_FCNTL_HAS_MOVED before it opens a journal; there the story is
 //! all that is added.
 
-use std::ffi::c_int;
-use std::io::BufReader;
+use std::ffi::{OsStr, c_int};
+use std::fs::{File, Permissions};
+use std::io::{self, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use libsqlite3_sys as ffi;
+use rustix::fs::Stat;
 
 use super::heal::Reader;
 use super::link::Files;
-use super::observe::Beside;
 use crate::format::wal;
 use crate::generation::manifest::Manifest;
 use crate::generation::{Moved, Which, describe};
@@ -73,52 +77,67 @@ fn save(files: &Files<'_>, moved: &[Moved]) -> String {
             let name = format!("{}{name}", files.main.path.display());
             format!("The commits in its -wal are saved in {name}, and {name}.json tells what they belong to. ")
         }
-        Err(code) => format!("The commits in its -wal could not be saved (code {code}): copy them while it is open. "),
+        Err(error) => format!("The commits in its -wal could not be saved: {error}. "),
     }
 }
 
 /// Whether the database file has no name at all any more.
 fn is_deleted(files: &Files<'_>) -> bool {
-    files.locks.is_some_and(|locks| locks.is_deleted())
+    files.locks.and_then(|locks| locks.stat()).is_some_and(|found| found.st_nlink == 0)
 }
 
-fn try_save(files: &Files<'_>, moved: &[Moved]) -> Result<Option<String>, c_int> {
+fn try_save(files: &Files<'_>, moved: &[Moved]) -> io::Result<Option<String>> {
     let Some(log) = files.wal else { return Ok(None) };
-    let scan = wal::scan(BufReader::with_capacity(1 << 16, Reader { file: log, at: 0 }))
-        .map_err(|_| ffi::SQLITE_IOERR_READ)?;
+    let scan = wal::scan(BufReader::with_capacity(1 << 16, Reader { file: log, at: 0 }))?;
     let Some(header) = scan.header.filter(|_| scan.commits > 0) else { return Ok(None) };
     let end = wal::HEADER_SIZE as u64 + scan.committed_frames * header.frame_size();
+    let whole = |code: c_int| io::Error::other(format!("reading it failed with code {code}"));
     let mut sum = 0;
     log.pieces(0, end, |_, piece| {
         sum = crc32c::crc32c_append(sum, piece);
         Ok(())
-    })?;
-    let name = format!("-wal-stranded-{sum:08x}");
+    })
+    .map_err(whole)?;
+    let name = format!("-wal_stranded_{sum:08x}");
     let database = &files.main.path;
-    let kind = ffi::SQLITE_OPEN_WAL | ffi::SQLITE_OPEN_READWRITE;
-    let create = |suffix: &str| {
-        // SAFETY: the base of an open file is registered.
-        unsafe { Beside::create(files.vfs, database, suffix, kind) }
-    };
-    let saved = create(&name)?;
-    log.pieces(0, end, |at, piece| saved.file().write_whole(piece, at))?;
-    synced(saved.file())?;
+    let of_database = files.locks.and_then(|locks| locks.stat());
+    let saved = create(database, &name, of_database.as_ref())?;
+    let mut written = Ok(());
+    log.pieces(0, end, |_, piece| {
+        written = (&saved).write_all(piece);
+        if written.is_ok() { Ok(()) } else { Err(ffi::SQLITE_IOERR_WRITE) }
+    })
+    .map_err(whole)?;
+    written?;
+    saved.sync_all()?;
     let identity = files.main.generation.identity(Which::Database);
     let manifest = Manifest::new(database, identity, &header, &scan, &leaf(database, &name), &describe(moved));
-    let beside = create(&format!("{name}.json"))?;
-    beside.file().write_whole(manifest.to_json().as_bytes(), 0)?;
-    synced(beside.file())?;
+    let beside = create(database, &format!("{name}.json"), of_database.as_ref())?;
+    (&beside).write_all(manifest.to_json().as_bytes())?;
+    beside.sync_all()?;
+    if let Some(directory) = files.main.directory() {
+        directory.sync()?;
+    }
     Ok(Some(name))
 }
 
-fn leaf(database: &std::path::Path, suffix: &str) -> String {
-    let name = database.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    name + suffix
+/// A new file beside the name of the database, for the same people as the database. The base would look for the database to
+/// learn who they are, and that may not be there any more.
+fn create(database: &Path, suffix: &str, of_database: Option<&Stat>) -> io::Result<File> {
+    let path = [database.as_os_str().as_bytes(), suffix.as_bytes()].concat();
+    let path = Path::new(OsStr::from_bytes(&path));
+    // The name is made of the content: what is there is an attempt that did not come to its end, or the same.
+    let _none = std::fs::remove_file(path);
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    if let Some(found) = of_database {
+        // Only root may give a file away; without it the file is the user's own.
+        let _kept = std::os::unix::fs::fchown(&file, Some(found.st_uid), Some(found.st_gid));
+        file.set_permissions(Permissions::from_mode(found.st_mode & 0o777))?;
+    }
+    Ok(file)
 }
 
-fn synced(file: &super::base::BaseFile) -> Result<(), c_int> {
-    match file.sync(ffi::SQLITE_SYNC_NORMAL) {
-        ffi::SQLITE_OK => Ok(()),
-        code => Err(code),
-    }
+fn leaf(database: &Path, suffix: &str) -> String {
+    let name = database.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    name + suffix
 }

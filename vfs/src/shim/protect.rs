@@ -132,7 +132,8 @@ pub(crate) unsafe fn truncate(main: &MainFile, role: Role, file: &BaseFile, size
         Role::Wal if main.blocked.load(Ordering::Relaxed) => ffi::SQLITE_IOERR_DATA,
         Role::Wal if to == 0 => checkpoint::before_the_end(&files, flight),
         // SQLite cuts a log that has become too long after it has begun it anew.
-        Role::Journal | Role::Wal => ffi::SQLITE_OK,
+        Role::Wal => checkpoint::write_held(flight, file),
+        Role::Journal => ffi::SQLITE_OK,
     };
     if first != ffi::SQLITE_OK {
         return Some(first);
