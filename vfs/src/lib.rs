@@ -38,6 +38,7 @@ mod report;
 mod setup;
 mod shared;
 mod shim;
+mod shm;
 mod sync;
 mod transaction;
 

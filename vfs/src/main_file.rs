@@ -78,6 +78,9 @@ pub(crate) struct MainFile {
     told_exclusive: AtomicBool,
     /// The lock held on the main file.
     pub(crate) level: AtomicI32,
+    /// The -shm file was cut off under the mapping: what was read from it since means nothing, so nothing is read or written
+    /// any more. Set by a signal handler.
+    pub(crate) index_lost: Arc<AtomicBool>,
     /// Addresses of the states of the open files, 0 while there is none.
     pub(crate) files: [AtomicUsize; 3],
 }
@@ -132,6 +135,7 @@ impl MainFile {
             over: AtomicBool::new(false),
             told_exclusive: AtomicBool::new(false),
             level: AtomicI32::new(0),
+            index_lost: Arc::default(),
             files: Default::default(),
         }
     }

@@ -23,6 +23,7 @@ use super::register::Registration;
 use crate::checksum::pages::Pages;
 use crate::lock::FileLocks;
 use crate::main_file::{self, Journal, MainFile, Role};
+use crate::shm::Index;
 
 /// What SQLite allocates for each file: its own part, then ours.
 #[repr(C)]
@@ -49,6 +50,8 @@ pub(crate) struct State {
     pub(crate) kind: Kind,
     /// Locks of our own in place of the base's.
     pub(crate) locks: Option<FileLocks>,
+    /// A WAL-index of our own in place of the base's.
+    pub(crate) index: Option<Index>,
     /// Sums of the pages of a main database.
     pub(crate) pages: Option<Pages>,
     /// Kept while the file is open, if its URI named a base of its own.
@@ -81,12 +84,44 @@ impl State {
         main.shared.as_ref().map(|_| (main, role))
     }
 
+    /// The WAL-index, if it is ours and not the base's.
+    #[inline]
+    pub(crate) fn index(&self) -> Option<&Index> {
+        self.index.as_ref().filter(|index| index.is_ours())
+    }
+
+    /// Why nothing is read from or written to the database or its log any more: what the WAL-index said is not known.
+    #[inline]
+    pub(super) fn lost(&self) -> Option<c_int> {
+        let main = match &self.kind {
+            Kind::Main(main) => main,
+            Kind::Wal(journal) => journal.owner()?,
+            Kind::Journal(_) | Kind::Other => return None,
+        };
+        main.index_lost.load(Ordering::Acquire).then(|| tell_lost(main))
+    }
+
     pub(crate) fn main(&self) -> Option<&Arc<MainFile>> {
         match &self.kind {
             Kind::Main(main) => Some(main),
             _ => None,
         }
     }
+}
+
+/// Says that the WAL-index is lost; the code for it.
+#[cold]
+pub(super) fn tell_lost(main: &MainFile) -> c_int {
+    guarded(ffi::SQLITE_IOERR_SHMMAP, || {
+        main.warn(
+            "index-lost",
+            "its -shm file was cut off by somebody else while it was in use, so this connection cannot know any more which \
+             transactions are in the log; nothing is read or written through it: close it and open the database again, \
+             which reads the log anew, and find out who touches the files"
+                .into(),
+        );
+        ffi::SQLITE_IOERR_SHMMAP
+    })
 }
 
 /// The state behind a file of ours.
@@ -186,6 +221,9 @@ pub(crate) unsafe extern "C" fn read(f: *mut ffi::sqlite3_file, buffer: *mut c_v
     let base = base_of!(f);
     // SAFETY: an open file.
     let state = unsafe { state(f) };
+    if let Some(code) = state.lost() {
+        return code;
+    }
     let Kind::Main(main) = &state.kind else {
         // SAFETY: SQLite's buffer has room for `n` bytes.
         return unsafe { base.read(buffer, n, at) };
@@ -223,6 +261,10 @@ macro_rules! protected {
 
 pub(crate) unsafe extern "C" fn write(f: *mut ffi::sqlite3_file, buffer: *const c_void, n: c_int, at: i64) -> c_int {
     let base = base_of!(f);
+    // SAFETY: an open file.
+    if let Some(code) = unsafe { state(f) }.lost() {
+        return code;
+    }
     // SAFETY: an open file.
     if let Kind::Main(main) = unsafe { &state(f).kind } {
         if !main.may_write_pages() {
@@ -270,6 +312,10 @@ pub(crate) unsafe extern "C" fn write(f: *mut ffi::sqlite3_file, buffer: *const 
 pub(crate) unsafe extern "C" fn truncate(f: *mut ffi::sqlite3_file, size: i64) -> c_int {
     let base = base_of!(f);
     // SAFETY: an open file.
+    if let Some(code) = unsafe { state(f) }.lost() {
+        return code;
+    }
+    // SAFETY: an open file.
     if let Some(pages) = unsafe { &state(f).pages } {
         pages.cut(size);
     }
@@ -283,6 +329,10 @@ pub(crate) unsafe extern "C" fn truncate(f: *mut ffi::sqlite3_file, size: i64) -
 
 pub(crate) unsafe extern "C" fn sync(f: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
     let base = base_of!(f);
+    // SAFETY: an open file.
+    if let Some(code) = unsafe { state(f) }.lost() {
+        return code;
+    }
     // SAFETY: an open file, and SQLite calls.
     let settled = guarded(ffi::SQLITE_IOERR_FSYNC, || match unsafe { state(f) } {
         State { kind: Kind::Main(main), pages: Some(pages), .. } => {
@@ -337,6 +387,10 @@ pub(crate) unsafe extern "C" fn lock(f: *mut ffi::sqlite3_file, level: c_int) ->
     };
     let Kind::Main(main) = &state.kind else { return take() };
     main_file::touch(main);
+    if level > ffi::SQLITE_LOCK_SHARED && state.index().is_some_and(Index::is_shared) {
+        // Whoever has the WAL-index mapped has SHARED on the database too, unless somebody took it away from them.
+        return ffi::SQLITE_BUSY;
+    }
     // SAFETY: SQLite calls.
     if let Some(code) = unsafe { protect::before_lock(main, level) } {
         return code;

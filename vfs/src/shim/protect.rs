@@ -27,6 +27,8 @@ unsafe fn files(main: &MainFile) -> Option<(Files<'_>, Option<c_int>)> {
     let shared = main.shared.as_ref()?;
     let refused = if shared.health.is_halted() {
         Some(ffi::SQLITE_IOERR_FSYNC)
+    } else if main.index_lost.load(Ordering::Acquire) {
+        Some(ffi::SQLITE_IOERR_SHMMAP)
     } else if main.blocked.load(Ordering::Relaxed) && files.wal.is_some() {
         Some(ffi::SQLITE_IOERR_DATA)
     } else {

@@ -1,0 +1,224 @@
+//! The eight locks of a WAL-index, bytes 120 to 127 of the -shm file.
+//!
+//! Invariant: `shared` and `exclusive` are what the handle holds, one bit per lock and no bit in both, besides the
+//! checkpoint lock while [`IndexLocks::guarding`].
+//!
+//! SQLite 3.7.0 to 3.51.2 lets a writer begin the log anew while a checkpointer that has read the header of the index has
+//! not begun to copy; that one then counts frames of the new log as copied that are not
+//! (<https://www.sqlite.org/wal.html#walresetbug>). A log begins anew only under READ1 to READ4, all exclusive, and a
+//! checkpointer holds CKPT from before it reads the header. So nobody gets the former here without the latter: the reset is
+//! put off, as it is when a reader is in the way.
+
+use std::cell::Cell;
+use std::ffi::c_int;
+
+use libsqlite3_sys as ffi;
+
+use crate::lock::{Bytes, Range};
+
+/// The first lock byte.
+const BASE: i64 = 120;
+/// How many there are (SQLITE_SHM_NLOCK).
+const COUNT: c_int = 8;
+/// The dead-man switch.
+pub(super) const SWITCH: Range = Range { start: BASE + COUNT as i64, length: 1 };
+/// All bytes on which the file is locked.
+pub(super) const ALL: Range = Range { start: BASE, length: COUNT as i64 + 1 };
+/// READ0 to READ4.
+pub(super) const READERS: Range = Range { start: BASE + 3, length: 5 };
+
+const CHECKPOINT: u8 = 1 << 1;
+const CHECKPOINT_BYTE: Range = Range { start: BASE + 1, length: 1 };
+/// READ1 to READ4: the readers that use the log.
+const LOG_READERS: u8 = 0b1111_0000;
+
+/// The locks of one connection.
+#[derive(Debug, Default)]
+pub(super) struct IndexLocks {
+    shared: Cell<u8>,
+    exclusive: Cell<u8>,
+    /// The checkpoint lock is held for the length of a hold on the readers' locks.
+    guarding: Cell<bool>,
+}
+
+impl IndexLocks {
+    /// xShmLock on `bytes`, which cannot lock exclusively if it is `read_only`.
+    pub(super) fn change(&self, bytes: &impl Bytes, offset: c_int, n: c_int, flags: c_int, read_only: bool) -> c_int {
+        let Some((mask, range)) = locks(offset, n) else { return ffi::SQLITE_IOERR_SHMLOCK };
+        let held = self.shared.get() | self.exclusive.get();
+        if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
+            return if held & mask == 0 { ffi::SQLITE_OK } else { self.unlock(bytes, mask, range) };
+        }
+        if flags & ffi::SQLITE_SHM_SHARED != 0 {
+            if self.shared.get() & mask == mask {
+                return ffi::SQLITE_OK;
+            }
+            return answer(bytes.take(range, false), || self.shared.set(self.shared.get() | mask));
+        }
+        if read_only {
+            return ffi::SQLITE_BUSY;
+        }
+        let resets = (mask & LOG_READERS).count_ones() > 1 && (self.exclusive.get() | mask) & CHECKPOINT == 0;
+        if resets {
+            if self.shared.get() & CHECKPOINT != 0 {
+                return ffi::SQLITE_BUSY;
+            }
+            match answer(bytes.take(CHECKPOINT_BYTE, true), || self.guarding.set(true)) {
+                ffi::SQLITE_OK => {}
+                code => return code,
+            }
+        }
+        let code = answer(bytes.take(range, true), || self.exclusive.set(self.exclusive.get() | mask));
+        if code != ffi::SQLITE_OK {
+            self.unguard(bytes);
+        }
+        code
+    }
+
+    fn unlock(&self, bytes: &impl Bytes, mask: u8, range: Range) -> c_int {
+        match bytes.release(range) {
+            Ok(()) => {
+                self.shared.set(self.shared.get() & !mask);
+                self.exclusive.set(self.exclusive.get() & !mask);
+                if self.exclusive.get() & LOG_READERS == 0 {
+                    self.unguard(bytes);
+                }
+                ffi::SQLITE_OK
+            }
+            Err(_) => ffi::SQLITE_IOERR_SHMLOCK,
+        }
+    }
+
+    fn unguard(&self, bytes: &impl Bytes) {
+        if self.guarding.replace(false) {
+            // It goes at the latest with the handle.
+            let _ = bytes.release(CHECKPOINT_BYTE);
+        }
+    }
+}
+
+fn locks(offset: c_int, n: c_int) -> Option<(u8, Range)> {
+    let end = offset.checked_add(n)?;
+    if offset < 0 || n < 1 || end > COUNT {
+        return None;
+    }
+    let mask = (1_u32 << end) - (1_u32 << offset);
+    Some((mask as u8, Range { start: BASE + i64::from(offset), length: i64::from(n) }))
+}
+
+fn answer(taken: std::io::Result<bool>, then: impl FnOnce()) -> c_int {
+    match taken {
+        Ok(true) => {
+            then();
+            ffi::SQLITE_OK
+        }
+        Ok(false) => ffi::SQLITE_BUSY,
+        Err(_) => ffi::SQLITE_IOERR_SHMLOCK,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    const TAKE: c_int = ffi::SQLITE_SHM_LOCK | ffi::SQLITE_SHM_EXCLUSIVE;
+    const SHARE: c_int = ffi::SQLITE_SHM_LOCK | ffi::SQLITE_SHM_SHARED;
+    const DROP: c_int = ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_EXCLUSIVE;
+
+    /// What each handle holds of bytes 120 to 128: 1 shared, 2 exclusive; and the calls made.
+    #[derive(Default)]
+    struct Kernel(RefCell<Vec<[u8; 9]>>, Cell<u32>);
+
+    struct Mine<'a>(&'a Kernel, usize);
+
+    impl Bytes for Mine<'_> {
+        fn take(&self, range: Range, exclusive: bool) -> std::io::Result<bool> {
+            self.0.1.set(self.0.1.get() + 1);
+            let mut all = self.0.0.borrow_mut();
+            let bytes = (range.start - BASE) as usize..(range.start - BASE + range.length) as usize;
+            let others = all.iter().enumerate().filter(|(at, _)| *at != self.1);
+            if others.flat_map(|(_, held)| &held[bytes.clone()]).any(|held| *held > u8::from(!exclusive)) {
+                return Ok(false);
+            }
+            all[self.1][bytes].fill(1 + u8::from(exclusive));
+            Ok(true)
+        }
+        fn release(&self, range: Range) -> std::io::Result<()> {
+            self.0.1.set(self.0.1.get() + 1);
+            let bytes = (range.start - BASE) as usize..(range.start - BASE + range.length) as usize;
+            self.0.0.borrow_mut()[self.1][bytes].fill(0);
+            Ok(())
+        }
+        fn taken(&self, _: Range) -> std::io::Result<bool> {
+            unimplemented!()
+        }
+    }
+
+    fn two(kernel: &Kernel) -> [(IndexLocks, Mine<'_>); 2] {
+        kernel.0.borrow_mut().resize(2, [0; 9]);
+        [0, 1].map(|at| (IndexLocks::default(), Mine(kernel, at)))
+    }
+
+    fn change((locks, bytes): &(IndexLocks, Mine<'_>), offset: c_int, n: c_int, flags: c_int) -> c_int {
+        locks.change(bytes, offset, n, flags, false)
+    }
+
+    #[test]
+    fn a_log_is_not_begun_anew_while_somebody_checkpoints() {
+        let kernel = Kernel::default();
+        let [a, b] = two(&kernel);
+        assert_eq!(change(&a, 1, 1, TAKE), ffi::SQLITE_OK);
+        assert_eq!(change(&b, 4, 4, TAKE), ffi::SQLITE_BUSY);
+        assert_eq!(kernel.0.borrow()[1], [0; 9], "nothing is left of the attempt");
+        assert_eq!(change(&a, 4, 4, TAKE), ffi::SQLITE_OK, "the checkpointer itself may");
+        assert_eq!(change(&a, 4, 4, DROP), ffi::SQLITE_OK);
+        assert_eq!(kernel.0.borrow()[0][1], 2, "and keeps its lock");
+        change(&a, 1, 1, DROP);
+        assert_eq!(change(&b, 4, 4, TAKE), ffi::SQLITE_OK);
+        assert_eq!(change(&a, 1, 1, TAKE), ffi::SQLITE_BUSY, "nobody begins to checkpoint meanwhile");
+        assert_eq!(change(&b, 4, 4, DROP), ffi::SQLITE_OK);
+        assert_eq!(kernel.0.borrow()[1], [0; 9]);
+    }
+
+    #[test]
+    fn a_reader_in_the_way_leaves_no_checkpoint_lock_behind() {
+        let kernel = Kernel::default();
+        let [a, b] = two(&kernel);
+        assert_eq!(change(&a, 5, 1, SHARE), ffi::SQLITE_OK);
+        assert_eq!(change(&b, 4, 4, TAKE), ffi::SQLITE_BUSY);
+        assert_eq!(kernel.0.borrow()[1], [0; 9]);
+    }
+
+    #[test]
+    fn marks_and_recovery_take_no_lock_more_than_stock_takes() {
+        let kernel = Kernel::default();
+        let [a, b] = two(&kernel);
+        assert_eq!(change(&a, 1, 1, TAKE), ffi::SQLITE_OK);
+        kernel.1.set(0);
+        for i in 3..8 {
+            assert_eq!((change(&b, i, 1, TAKE), change(&b, i, 1, DROP)), (0, 0), "a mark, while somebody checkpoints");
+        }
+        assert_eq!(kernel.1.replace(0), 10);
+        change(&a, 1, 1, DROP);
+        kernel.1.set(0);
+        // Recovery, as SQLite does it now and as it did before 3.40.
+        for (offset, n) in [(1, 2), (1, 7)] {
+            assert_eq!((change(&b, offset, n, TAKE), change(&b, offset, n, DROP)), (0, 0));
+        }
+        assert_eq!(kernel.1.get(), 4);
+    }
+
+    #[test]
+    fn what_is_held_or_not_held_already_costs_no_call() {
+        let kernel = Kernel::default();
+        let [a, _] = two(&kernel);
+        change(&a, 3, 1, SHARE);
+        kernel.1.set(0);
+        assert_eq!((change(&a, 3, 1, SHARE), change(&a, 4, 1, DROP)), (0, 0));
+        assert_eq!(kernel.1.get(), 0);
+        assert_eq!(change(&a, 8, 1, SHARE), ffi::SQLITE_IOERR_SHMLOCK);
+        assert_eq!(a.0.change(&a.1, 0, 1, TAKE, true), ffi::SQLITE_BUSY, "a handle that cannot write");
+    }
+}
