@@ -1,0 +1,114 @@
+//! The -shm file is cut off under its mapping.
+
+use std::fs::File;
+use std::path::Path;
+
+use super::actors::{Actor, HARDENED, HARDENED_ELSEWHERE, STOCK_ELSEWHERE};
+use super::beside;
+use super::roles::make;
+
+/// SQLITE_IOERR_SHMMAP.
+const LOST: i32 = 10 | (21 << 8);
+const SIGBUS: i32 = 7;
+
+fn cut(path: &Path) {
+    File::options().write(true).open(beside(path, "-shm")).unwrap().set_len(0).unwrap();
+}
+
+/// Before the cut, and after it.
+const USES: [(&str, &str); 5] = [
+    ("SELECT * FROM t", "SELECT * FROM t"),
+    ("SELECT * FROM t", "INSERT INTO t VALUES (9)"),
+    ("SELECT * FROM t", "PRAGMA wal_checkpoint(TRUNCATE)"),
+    ("BEGIN; SELECT * FROM t", "SELECT max(x) FROM u"),
+    ("BEGIN; INSERT INTO t VALUES (8)", "COMMIT"),
+];
+
+fn prepare(path: &Path) {
+    make(path);
+    let db = rusqlite::Connection::open(path).unwrap();
+    db.execute_batch("CREATE TABLE u AS SELECT zeroblob(20000) AS x; INSERT INTO t VALUES (1)").unwrap();
+}
+
+#[test]
+fn an_index_that_is_cut_off_is_an_error_and_not_the_end_of_the_process() {
+    for (before, after) in USES {
+        for kind in [STOCK_ELSEWHERE, HARDENED_ELSEWHERE] {
+            println!("{kind:?}: {before}, cut, {after}");
+            let home = tempfile::tempdir().unwrap();
+            let path = home.path().join("app.db");
+            prepare(&path);
+            let mut db = Actor::open(&path, kind);
+            db.ok("PRAGMA cache_size=1; INSERT INTO t VALUES (2)");
+            db.ok(before);
+            cut(&path);
+            if !kind.hardened {
+                assert_eq!(db.dies_of(after), Some(SIGBUS));
+                continue;
+            }
+            assert_eq!(db.sql(after), Err(LOST));
+            let _ = db.sql("ROLLBACK");
+            for sql in ["SELECT count(*) FROM t", "INSERT INTO t VALUES (3)", "PRAGMA wal_checkpoint"] {
+                assert_eq!(db.sql(sql), Err(LOST), "{sql}: until it is closed");
+            }
+            let report = db.ok("PRAGMA hardened_report");
+            assert!(report.contains("-shm file was cut off"), "{report}");
+            db.close();
+            let mut db = Actor::open(&path, kind);
+            assert_eq!(db.ok("SELECT count(*) FROM t WHERE x<3"), "3", "nothing that was committed is lost");
+            assert_eq!(db.ok("PRAGMA integrity_check"), "ok");
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_lost_its_index_does_not_delete_the_log_when_it_closes() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("app.db");
+    prepare(&path);
+    let mut db = Actor::open(&path, HARDENED);
+    db.ok("INSERT INTO t VALUES (2)");
+    cut(&path);
+    // The first access is that of the checkpoint at the close.
+    db.close();
+    assert!(beside(&path, "-wal").exists());
+    let mut db = Actor::open(&path, STOCK_ELSEWHERE);
+    assert_eq!(db.ok("SELECT count(*) FROM t"), "3");
+    assert_eq!(db.ok("PRAGMA integrity_check"), "ok");
+}
+
+#[test]
+fn others_go_on_with_an_index_made_anew() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("app.db");
+    prepare(&path);
+    let (mut a, mut b) = (Actor::open(&path, HARDENED), Actor::open(&path, HARDENED_ELSEWHERE));
+    a.ok("INSERT INTO t VALUES (2)");
+    b.ok("SELECT * FROM t");
+    cut(&path);
+    assert_eq!(a.sql("SELECT * FROM t"), Err(LOST));
+    let mut c = Actor::open(&path, STOCK_ELSEWHERE);
+    assert_eq!(c.ok("SELECT count(*) FROM t"), "3");
+    c.ok("INSERT INTO t VALUES (3)");
+    // The file is long enough again when the second one looks.
+    assert_eq!(b.ok("SELECT count(*) FROM t"), "4");
+    b.ok("INSERT INTO t VALUES (4)");
+    assert_eq!(c.ok("SELECT count(*) FROM t"), "5");
+    assert_eq!(c.ok("PRAGMA integrity_check"), "ok");
+}
+
+#[test]
+fn an_index_that_is_shorter_than_it_was_is_noticed_when_it_grows() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("app.db");
+    make(&path);
+    let mut db = Actor::open(&path, HARDENED_ELSEWHERE);
+    db.ok("PRAGMA wal_autocheckpoint=0; INSERT INTO t VALUES (zeroblob(3000000))");
+    cut(&path);
+    // Long enough for the header, which is not touched before the region behind it.
+    File::options().write(true).open(beside(&path, "-shm")).unwrap().set_len(32768).unwrap();
+    let answer = db.sql("SELECT count(*) FROM t");
+    println!("{answer:?}");
+    db.close();
+    assert_eq!(Actor::open(&path, STOCK_ELSEWHERE).ok("PRAGMA integrity_check"), "ok");
+}
