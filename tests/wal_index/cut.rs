@@ -108,7 +108,7 @@ fn an_index_that_is_shorter_than_it_was_is_noticed_when_it_grows() {
     // Long enough for the header, which is not touched before the region behind it.
     File::options().write(true).open(beside(&path, "-shm")).unwrap().set_len(32768).unwrap();
     let answer = db.sql("SELECT count(*) FROM t");
-    println!("{answer:?}");
+    assert_eq!(answer, Err(LOST));
     db.close();
     assert_eq!(Actor::open(&path, STOCK_ELSEWHERE).ok("PRAGMA integrity_check"), "ok");
 }

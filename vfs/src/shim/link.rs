@@ -49,7 +49,6 @@ pub(crate) struct Files<'a> {
     /// Locks of our own in place of the base's.
     pub(crate) locks: Option<&'a FileLocks>,
     /// A WAL-index of our own in place of the base's.
-    #[allow(dead_code)]
     pub(crate) index: Option<&'a Index>,
     pub(crate) vfs: *mut ffi::sqlite3_vfs,
     /// Pages have checksums, which SQLite's copies of them need not have.

@@ -210,13 +210,12 @@ unsafe fn index_place(registration: &Registration, name: *const c_char, flags: c
             flags & ffi::SQLITE_OPEN_URI != 0 && (registration.api.uri_boolean)(name, c"readonly_shm".as_ptr(), 0) != 0;
         (path_of(name), (!wal.is_null()).then(|| CStr::from_ptr(wal).to_bytes().to_vec()), read_only)
     };
-    let mut path = wal.filter(|wal| wal.ends_with(b"wal")).unwrap_or_else(|| {
-        let mut path = database.as_os_str().as_bytes().to_vec();
-        path.extend_from_slice(b"-wal");
-        path
-    });
-    path.truncate(path.len() - 3);
-    path.extend_from_slice(b"shm");
+    let name = database.as_os_str().as_bytes();
+    let short = wal.as_deref().and_then(|wal| wal.strip_suffix(b".wal")).filter(|stem| name.starts_with(stem));
+    let path = match short {
+        Some(stem) => [stem, b".shm"].concat(),
+        None => [name, b"-shm"].concat(),
+    };
     Place { path: OsString::from_vec(path).into(), database, read_only }
 }
 

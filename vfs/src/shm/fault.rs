@@ -89,25 +89,26 @@ static BEFORE: AtomicPtr<libc::sigaction> = AtomicPtr::new(std::ptr::null_mut())
 
 fn install() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // SAFETY: sigaction is a plain C structure for which all zeros is a value; sigaction(2) reads and writes structures
-        // that live across the call, and the handler has the signature that SA_SIGINFO asks for.
-        unsafe {
-            let mut before: libc::sigaction = std::mem::zeroed();
-            if libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut before) != 0 {
-                return;
-            }
-            let mut ours: libc::sigaction = std::mem::zeroed();
-            let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_bus_error;
-            ours.sa_sigaction = handler as usize;
-            ours.sa_mask = before.sa_mask;
-            ours.sa_flags =
-                libc::SA_SIGINFO | libc::SA_ONSTACK | (before.sa_flags & (libc::SA_NODEFER | libc::SA_RESTART));
-            // For ever: the handler may run at any time from now on.
-            BEFORE.store(Box::into_raw(Box::new(before)), Ordering::Release);
-            libc::sigaction(libc::SIGBUS, &raw const ours, std::ptr::null_mut());
+    ONCE.call_once(take_over);
+}
+
+fn take_over() {
+    // SAFETY: sigaction is a plain C structure for which all zeros is a value; sigaction(2) reads and writes structures
+    // that live across the call, and the handler has the signature that SA_SIGINFO asks for.
+    unsafe {
+        let mut before: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut before) != 0 {
+            return;
         }
-    });
+        let mut ours: libc::sigaction = std::mem::zeroed();
+        let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_bus_error;
+        ours.sa_sigaction = handler as usize;
+        ours.sa_mask = before.sa_mask;
+        ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | (before.sa_flags & (libc::SA_NODEFER | libc::SA_RESTART));
+        // For ever: the handler may run at any time from now on.
+        BEFORE.store(Box::into_raw(Box::new(before)), Ordering::Release);
+        libc::sigaction(libc::SIGBUS, &raw const ours, std::ptr::null_mut());
+    }
 }
 
 extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
@@ -166,5 +167,107 @@ unsafe fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_voi
                 handler(signal);
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use memmap2::{MmapOptions, MmapRaw};
+    use std::os::fd::AsRawFd;
+
+    /// A page of a file that is not there.
+    fn beyond_the_end() -> MmapRaw {
+        let file = tempfile::tempfile().unwrap();
+        MmapOptions::new().len(4096).map_raw(file.as_raw_fd()).unwrap()
+    }
+
+    fn touch(memory: &MmapRaw) -> u8 {
+        // SAFETY: mapped; what the access does is the question.
+        unsafe { memory.as_ptr().read_volatile() }
+    }
+
+    extern "C" fn theirs(_: c_int) {
+        // SAFETY: ends the process at once.
+        unsafe { libc::_exit(7) }
+    }
+
+    fn on_bus_error_before(handler: libc::sighandler_t) {
+        // SAFETY: a plain C structure of which all zeros is a value, and a handler of the signature its flags say.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler;
+            libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut());
+        }
+        // The one of this process has been set already, perhaps.
+        take_over();
+    }
+
+    /// How a forked child that runs `body` ends.
+    fn status_of(body: impl FnOnce()) -> c_int {
+        // SAFETY: the child runs only `body` and leaves with _exit.
+        unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                body();
+                libc::_exit(0);
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+            status
+        }
+    }
+
+    /// In children: the handler of this process is set once.
+    #[test]
+    fn a_mapping_without_its_file_reads_as_zeros_and_every_other_fault_goes_where_it_went_before() {
+        let (ours, other) = (beyond_the_end(), beyond_the_end());
+        let mine = || {
+            let lost = Arc::new(AtomicBool::new(false));
+            let watched = watch(ours.as_mut_ptr(), ours.len(), &lost).unwrap();
+            let seen = (touch(&ours), lost.load(Ordering::Acquire));
+            drop(watched);
+            assert!(seen == (0, true));
+        };
+        let status = status_of(mine);
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status}");
+
+        let before = theirs as extern "C" fn(c_int) as libc::sighandler_t;
+        for (handler, exit) in [(before, Some(7)), (libc::SIG_DFL, None), (libc::SIG_IGN, None)] {
+            let status = status_of(|| {
+                on_bus_error_before(handler);
+                mine();
+                touch(&other);
+            });
+            match exit {
+                Some(code) => assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == code, "{status}"),
+                None => assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGBUS, "{status}"),
+            }
+            // Sent by somebody, and not a fault.
+            let status = status_of(|| {
+                on_bus_error_before(handler);
+                mine();
+                // SAFETY: a signal to ourselves.
+                unsafe { libc::raise(libc::SIGBUS) };
+            });
+            match handler {
+                libc::SIG_DFL => assert_eq!(libc::WTERMSIG(status), libc::SIGBUS),
+                libc::SIG_IGN => assert_eq!(status, 0),
+                _ => assert_eq!(libc::WEXITSTATUS(status), 7),
+            }
+        }
+    }
+
+    #[test]
+    fn a_mapping_that_is_gone_is_not_replaced() {
+        let lost = Arc::new(AtomicBool::new(false));
+        let memory = beyond_the_end();
+        let watched = watch(memory.as_mut_ptr(), memory.len(), &lost).unwrap();
+        let address = memory.as_mut_ptr() as usize;
+        let known = |address| MAPPINGS.iter().any(|slot| slot.holds(address).is_some());
+        assert!(known(address) && known(address + 4095) && !known(address + 4096));
+        drop(watched);
+        assert!(!known(address) && !known(0));
     }
 }

@@ -63,7 +63,7 @@ impl Index {
     }
 
     /// Device and inode of the -shm file in use.
-    #[allow(dead_code)]
+    #[allow(dead_code, reason = "for those who ask whether the path still names it")]
     pub(crate) fn identity(&self) -> Option<(u64, u64)> {
         match &*self.file.borrow() {
             File::Open(opened) => Some(opened.handle.identity()),
@@ -72,7 +72,7 @@ impl Index {
     }
 
     /// Whether the file was cut off under the mapping.
-    pub(crate) fn is_lost(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
 
@@ -97,7 +97,7 @@ impl Index {
     /// xShmMap: the code, and the address of the region. Afterwards [`Index::is_ours`] may say no.
     pub(crate) fn map(&self, region: c_int, size: c_int, extend: bool) -> (c_int, *mut c_void) {
         let nothing = std::ptr::null_mut();
-        if self.is_lost() {
+        if self.is_dead() {
             return (ffi::SQLITE_IOERR_SHMMAP, nothing);
         }
         let mut file = self.file.borrow_mut();
@@ -161,11 +161,11 @@ impl Index {
 
     /// xShmLock.
     pub(crate) fn lock(&self, offset: c_int, n: c_int, flags: c_int) -> c_int {
-        if self.is_lost() && flags & ffi::SQLITE_SHM_UNLOCK == 0 {
+        if self.is_dead() && flags & ffi::SQLITE_SHM_UNLOCK == 0 {
             return ffi::SQLITE_IOERR_SHMMAP;
         }
         match &*self.file.borrow() {
-            File::Open(opened) => opened.locks.change(&opened.handle, offset, n, flags, opened.read_only),
+            File::Open(opened) => opened.locks.change(&opened.handle, offset, n, flags, || opened.regions.salts()),
             _ => ffi::SQLITE_IOERR_SHMLOCK,
         }
     }

@@ -7,7 +7,8 @@
 //! not begun to copy; that one then counts frames of the new log as copied that are not
 //! (<https://www.sqlite.org/wal.html#walresetbug>). A log begins anew only under READ1 to READ4, all exclusive, and a
 //! checkpointer holds CKPT from before it reads the header. So nobody gets the former here without the latter: the reset is
-//! put off, as it is when a reader is in the way.
+//! put off, as it is when a reader is in the way. And nobody who checkpoints gets READ0, without which nothing is copied, if
+//! the salts of the index have changed since: a stock writer asks for no CKPT. With READ0 no reset can follow.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -27,7 +28,9 @@ pub(super) const ALL: Range = Range { start: BASE, length: COUNT as i64 + 1 };
 /// READ0 to READ4.
 pub(super) const READERS: Range = Range { start: BASE + 3, length: 5 };
 
+const WRITE: u8 = 1;
 const CHECKPOINT: u8 = 1 << 1;
+const DATABASE_READERS: u8 = 1 << 3;
 const CHECKPOINT_BYTE: Range = Range { start: BASE + 1, length: 1 };
 /// READ1 to READ4: the readers that use the log.
 const LOG_READERS: u8 = 0b1111_0000;
@@ -39,11 +42,23 @@ pub(super) struct IndexLocks {
     exclusive: Cell<u8>,
     /// The checkpoint lock is held for the length of a hold on the readers' locks.
     guarding: Cell<bool>,
+    /// The salts before SQLite read the header for a checkpoint.
+    generation: Cell<Option<Salts>>,
 }
 
+/// What tells two generations of the log apart.
+pub(super) type Salts = [u32; 2];
+
 impl IndexLocks {
-    /// xShmLock on `bytes`, which cannot lock exclusively if it is `read_only`.
-    pub(super) fn change(&self, bytes: &impl Bytes, offset: c_int, n: c_int, flags: c_int, read_only: bool) -> c_int {
+    /// xShmLock on `bytes`; `salts` reads those of the index.
+    pub(super) fn change(
+        &self,
+        bytes: &impl Bytes,
+        offset: c_int,
+        n: c_int,
+        flags: c_int,
+        salts: impl Fn() -> Option<Salts>,
+    ) -> c_int {
         let Some((mask, range)) = locks(offset, n) else { return ffi::SQLITE_IOERR_SHMLOCK };
         let held = self.shared.get() | self.exclusive.get();
         if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
@@ -54,9 +69,6 @@ impl IndexLocks {
                 return ffi::SQLITE_OK;
             }
             return answer(bytes.take(range, false), || self.shared.set(self.shared.get() | mask));
-        }
-        if read_only {
-            return ffi::SQLITE_BUSY;
         }
         let resets = (mask & LOG_READERS).count_ones() > 1 && (self.exclusive.get() | mask) & CHECKPOINT == 0;
         if resets {
@@ -71,6 +83,14 @@ impl IndexLocks {
         let code = answer(bytes.take(range, true), || self.exclusive.set(self.exclusive.get() | mask));
         if code != ffi::SQLITE_OK {
             self.unguard(bytes);
+        } else if self.exclusive.get() & CHECKPOINT != 0 {
+            if mask & (CHECKPOINT | WRITE) != 0 {
+                // With WRITE nobody begins the log anew any more, and SQLite reads the header after it.
+                self.generation.set(salts());
+            } else if mask == DATABASE_READERS && self.generation.get() != salts() {
+                self.unlock(bytes, mask, range);
+                return ffi::SQLITE_BUSY;
+            }
         }
         code
     }
@@ -113,6 +133,10 @@ fn answer(taken: std::io::Result<bool>, then: impl FnOnce()) -> c_int {
             ffi::SQLITE_OK
         }
         Ok(false) => ffi::SQLITE_BUSY,
+        // To be tried again, as stock does with any error.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOLCK | libc::ETIMEDOUT | libc::EBUSY)) => {
+            ffi::SQLITE_BUSY
+        }
         Err(_) => ffi::SQLITE_IOERR_SHMLOCK,
     }
 }
@@ -162,7 +186,7 @@ mod tests {
     }
 
     fn change((locks, bytes): &(IndexLocks, Mine<'_>), offset: c_int, n: c_int, flags: c_int) -> c_int {
-        locks.change(bytes, offset, n, flags, false)
+        locks.change(bytes, offset, n, flags, || Some([1, 2]))
     }
 
     #[test]
@@ -219,6 +243,16 @@ mod tests {
         assert_eq!((change(&a, 3, 1, SHARE), change(&a, 4, 1, DROP)), (0, 0));
         assert_eq!(kernel.1.get(), 0);
         assert_eq!(change(&a, 8, 1, SHARE), ffi::SQLITE_IOERR_SHMLOCK);
-        assert_eq!(a.0.change(&a.1, 0, 1, TAKE, true), ffi::SQLITE_BUSY, "a handle that cannot write");
+    }
+
+    #[test]
+    fn a_checkpoint_copies_nothing_if_the_log_was_begun_anew_since_it_read_the_header() {
+        let kernel = Kernel::default();
+        let [(locks, bytes), _] = two(&kernel);
+        let at = |salt, offset, flags| locks.change(&bytes, offset, 1, flags, || Some([salt, 0]));
+        assert_eq!((at(1, 1, TAKE), at(2, 3, TAKE)), (ffi::SQLITE_OK, ffi::SQLITE_BUSY));
+        assert_eq!(kernel.0.borrow()[0], [0, 2, 0, 0, 0, 0, 0, 0, 0]);
+        // A checkpoint that keeps writers out reads it after it has done so.
+        assert_eq!((at(2, 0, TAKE), at(2, 3, TAKE)), (ffi::SQLITE_OK, ffi::SQLITE_OK));
     }
 }

@@ -66,6 +66,9 @@ mod elsewhere {
         pub(crate) fn is_ours(&self) -> bool {
             match self.0 {}
         }
+        pub(crate) fn is_dead(&self) -> bool {
+            match self.0 {}
+        }
         pub(crate) fn is_shared(&self) -> bool {
             match self.0 {}
         }

@@ -14,10 +14,14 @@ use libsqlite3_sys as ffi;
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::fault::{self, Watched};
+use super::locks::Salts;
 
 /// The file is made longer by a byte at the end of each of these, which makes the filesystem allocate them now: a full disk
 /// is then an error and not a SIGBUS later.
 const PAGE: u64 = 4096;
+
+/// Where the salts are in a header (<https://www.sqlite.org/walformat.html#the_wal_index_file_format>).
+const SALTS: usize = 32;
 
 #[derive(Debug)]
 struct Chunk {
@@ -75,6 +79,14 @@ impl Regions {
         let chunk = self.chunks.iter().find(|chunk| (chunk.first..chunk.first + chunk.count).contains(&region));
         let Some(chunk) = chunk else { return Err(ffi::SQLITE_IOERR_SHMMAP) };
         Ok(chunk.memory.as_mut_ptr().wrapping_add((region - chunk.first) * size).cast())
+    }
+
+    /// The salts in the first header of the index, if it is mapped.
+    pub(super) fn salts(&self) -> Option<Salts> {
+        let header = self.chunks.first()?.memory.as_ptr().cast::<Salts>().wrapping_byte_add(SALTS);
+        // SAFETY: the first mapping covers the header, and a page of the file that is cut off is replaced (`fault`). It is
+        // aligned to a page, and 32 to four. Others write there, hence volatile.
+        Some(unsafe { header.read_volatile() })
     }
 
     fn map(&mut self, file: BorrowedFd<'_>, read_only: bool, size: usize, unit: usize) -> io::Result<()> {
