@@ -86,7 +86,14 @@ impl Handle {
             options.create(true).mode(mode);
         }
         let file = options.open(path)?;
-        let found = file.metadata()?;
+        let found = match file.metadata() {
+            Ok(found) => found,
+            Err(error) => {
+                // Closing it could drop locks.
+                std::mem::forget(file);
+                return Err(error);
+            }
+        };
         if let Some(mode) = create.filter(|mode| found.len() == 0 && found.mode() & 0o777 != *mode) {
             // The umask does not count. Where this is not allowed the file stays as it is.
             let _ = file.set_permissions(std::fs::Permissions::from_mode(mode));

@@ -96,6 +96,10 @@ pub(crate) unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, argum
                 return code;
             }
             ffi::SQLITE_FCNTL_COMMIT_PHASETWO => {
+                if let Some(code) = state.lost() {
+                    // It is in the log, but the index that says so may be seen by nobody, and the next writer takes its place.
+                    return code;
+                }
                 // SAFETY: SQLite calls.
                 unsafe { protect::committed(main) };
             }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use libsqlite3_sys as ffi;
 
 use super::Place;
-use super::locks::{ALL, IndexLocks, READERS, SWITCH};
+use super::locks::{ALL, IndexLocks, READERS, SWITCH, is_checkpoint};
 use super::regions::Regions;
 use crate::lock::Bytes;
 use crate::lock::ofd::Handle;
@@ -165,6 +165,8 @@ impl Index {
             return ffi::SQLITE_IOERR_SHMMAP;
         }
         match &*self.file.borrow() {
+            // What a checkpoint does not find in the index is gone with the log.
+            File::Open(opened) if is_checkpoint(offset, n, flags) && !opened.is_whole() => ffi::SQLITE_IOERR_SHMMAP,
             File::Open(opened) => opened.locks.change(&opened.handle, offset, n, flags, || opened.regions.salts()),
             _ => ffi::SQLITE_IOERR_SHMLOCK,
         }
@@ -191,6 +193,12 @@ impl Index {
         if alone && named {
             let _ = std::fs::remove_file(self.path());
         }
+    }
+}
+
+impl Opened {
+    fn is_whole(&self) -> bool {
+        self.handle.fd().is_ok_and(|file| self.regions.are_whole(file))
     }
 }
 

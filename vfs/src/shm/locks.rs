@@ -117,6 +117,11 @@ impl IndexLocks {
     }
 }
 
+/// Whether a lock of whoever is about to checkpoint, and no more, is asked for.
+pub(super) fn is_checkpoint(offset: c_int, n: c_int, flags: c_int) -> bool {
+    flags & (ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_SHARED) == 0 && (offset, n) == (1, 1)
+}
+
 fn locks(offset: c_int, n: c_int) -> Option<(u8, Range)> {
     let end = offset.checked_add(n)?;
     if offset < 0 || n < 1 || end > COUNT {

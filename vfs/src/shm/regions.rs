@@ -36,6 +36,8 @@ struct Chunk {
 pub(super) struct Regions {
     /// How many regions the file is known to have.
     known: usize,
+    /// How long it is with them.
+    bytes: u64,
     chunks: Vec<Chunk>,
     /// Set when the file turns out to be shorter than it was.
     lost: Arc<AtomicBool>,
@@ -43,7 +45,7 @@ pub(super) struct Regions {
 
 impl Regions {
     pub(super) fn new(lost: Arc<AtomicBool>) -> Regions {
-        Regions { known: 0, chunks: Vec::new(), lost }
+        Regions { known: 0, bytes: 0, chunks: Vec::new(), lost }
     }
 
     /// The address of a region; null if the file does not have it and is not to be extended.
@@ -61,7 +63,7 @@ impl Regions {
             let bytes = wanted.checked_mul(size).ok_or(ffi::SQLITE_IOERR_SHMSIZE)? as u64;
             let found = rustix::fs::fstat(file).map_err(|_| ffi::SQLITE_IOERR_SHMSIZE)?;
             let have = u64::try_from(found.st_size).unwrap_or(0);
-            if have < (self.known * size) as u64 {
+            if have < self.bytes {
                 self.lost.store(true, Ordering::Release);
                 return Err(ffi::SQLITE_IOERR_SHMMAP);
             }
@@ -74,11 +76,22 @@ impl Regions {
             while self.chunks.last().map_or(0, |chunk| chunk.first + chunk.count) < wanted {
                 self.map(file, read_only, size, unit).map_err(|_| ffi::SQLITE_IOERR_SHMMAP)?;
             }
-            self.known = wanted;
+            (self.known, self.bytes) = (wanted, bytes);
         }
         let chunk = self.chunks.iter().find(|chunk| (chunk.first..chunk.first + chunk.count).contains(&region));
         let Some(chunk) = chunk else { return Err(ffi::SQLITE_IOERR_SHMMAP) };
         Ok(chunk.memory.as_mut_ptr().wrapping_add((region - chunk.first) * size).cast())
+    }
+
+    /// Whether the file is as long as it was. Where it was cut off within a page, the rest of that page reads as zeros without
+    /// a signal.
+    pub(super) fn are_whole(&self, file: BorrowedFd<'_>) -> bool {
+        let whole = rustix::fs::fstat(file)
+            .is_ok_and(|found| u64::try_from(found.st_size).is_ok_and(|size| size >= self.bytes));
+        if !whole {
+            self.lost.store(true, Ordering::Release);
+        }
+        whole
     }
 
     /// The salts in the first header of the index, if it is mapped.
