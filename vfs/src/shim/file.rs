@@ -387,9 +387,15 @@ pub(crate) unsafe extern "C" fn lock(f: *mut ffi::sqlite3_file, level: c_int) ->
     };
     let Kind::Main(main) = &state.kind else { return take() };
     main_file::touch(main);
-    if level > ffi::SQLITE_LOCK_SHARED && state.index().is_some_and(Index::is_shared) {
+    if let Some(index) = state.index().filter(|_| level > ffi::SQLITE_LOCK_SHARED) {
         // Whoever has the WAL-index mapped has SHARED on the database too, unless somebody took it away from them.
-        return ffi::SQLITE_BUSY;
+        if index.is_shared() {
+            return ffi::SQLITE_BUSY;
+        }
+        // The log is about to be deleted, after a checkpoint that takes no lock.
+        if !index.is_whole() {
+            return tell_lost(main);
+        }
     }
     // SAFETY: SQLite calls.
     if let Some(code) = unsafe { protect::before_lock(main, level) } {

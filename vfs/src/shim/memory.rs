@@ -72,9 +72,11 @@ pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_in
     let checkpoint = flags & ffi::SQLITE_SHM_EXCLUSIVE != 0 && (offset..offset + n).contains(&CHECKPOINT);
     // SAFETY: an open file.
     let state = unsafe { state(f) };
+    let exclusive = ffi::SQLITE_LOCK_EXCLUSIVE;
+    let alone = state.main().is_some_and(|main| main.level.load(Ordering::Relaxed) >= exclusive);
     let change = || match state.index() {
         Some(_) if flags & ffi::SQLITE_SHM_UNLOCK == 0 && state.lost().is_some() => ffi::SQLITE_IOERR_SHMMAP,
-        Some(index) => guarded(ffi::SQLITE_IOERR_SHMLOCK, || index.lock(offset, n, flags)),
+        Some(index) => guarded(ffi::SQLITE_IOERR_SHMLOCK, || index.lock(offset, n, flags, alone)),
         None => base.shm_lock(offset, n, flags),
     };
     let Some((main, _)) = state.protected().filter(|_| checkpoint) else { return change() };

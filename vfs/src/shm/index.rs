@@ -76,6 +76,14 @@ impl Index {
         self.lost.load(Ordering::Acquire)
     }
 
+    /// Whether the file is as long as it was; if not, it is lost.
+    pub(crate) fn is_whole(&self) -> bool {
+        match &*self.file.borrow() {
+            File::Open(opened) => opened.is_whole(),
+            _ => true,
+        }
+    }
+
     /// Whether other connections have the same file mapped: then nobody is alone with the database, whatever the locks on
     /// that say.
     pub(crate) fn is_shared(&self) -> bool {
@@ -159,15 +167,18 @@ impl Index {
         Ok(File::Open(Box::new(Opened { regions, locks: IndexLocks::default(), read_only, unlocked, handle })))
     }
 
-    /// xShmLock.
-    pub(crate) fn lock(&self, offset: c_int, n: c_int, flags: c_int) -> c_int {
+    /// xShmLock, by a connection that has the database `alone`, or not.
+    pub(crate) fn lock(&self, offset: c_int, n: c_int, flags: c_int, alone: bool) -> c_int {
         if self.is_dead() && flags & ffi::SQLITE_SHM_UNLOCK == 0 {
             return ffi::SQLITE_IOERR_SHMMAP;
         }
         match &*self.file.borrow() {
             // What a checkpoint does not find in the index is gone with the log.
             File::Open(opened) if is_checkpoint(offset, n, flags) && !opened.is_whole() => ffi::SQLITE_IOERR_SHMMAP,
-            File::Open(opened) => opened.locks.change(&opened.handle, offset, n, flags, || opened.regions.salts()),
+            File::Open(opened) => {
+                let salts = || if alone { None } else { opened.regions.salts() };
+                opened.locks.change(&opened.handle, offset, n, flags, salts)
+            }
             _ => ffi::SQLITE_IOERR_SHMLOCK,
         }
     }

@@ -8,7 +8,9 @@
 //! (<https://www.sqlite.org/wal.html#walresetbug>). A log begins anew only under READ1 to READ4, all exclusive, and a
 //! checkpointer holds CKPT from before it reads the header. So nobody gets the former here without the latter: the reset is
 //! put off, as it is when a reader is in the way. And nobody who checkpoints gets READ0, without which nothing is copied, if
-//! the salts of the index have changed since: a stock writer asks for no CKPT. With READ0 no reset can follow.
+//! the salts of the index have changed since: a stock writer asks for no CKPT. With READ0 no reset can follow. The exceptions
+//! are those in which the salts change with the checkpointer's knowledge: it recovers the index, or is alone. There BUSY would
+//! be worse than wrong, since the last to close takes a checkpoint that was BUSY for one that had nothing to do.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -30,6 +32,7 @@ pub(super) const READERS: Range = Range { start: BASE + 3, length: 5 };
 
 const WRITE: u8 = 1;
 const CHECKPOINT: u8 = 1 << 1;
+const RECOVER: u8 = 1 << 2;
 const DATABASE_READERS: u8 = 1 << 3;
 const CHECKPOINT_BYTE: Range = Range { start: BASE + 1, length: 1 };
 /// READ1 to READ4: the readers that use the log.
@@ -50,7 +53,7 @@ pub(super) struct IndexLocks {
 pub(super) type Salts = [u32; 2];
 
 impl IndexLocks {
-    /// xShmLock on `bytes`; `salts` reads those of the index.
+    /// xShmLock on `bytes`; `salts` reads those of the index, none if that cannot have changed.
     pub(super) fn change(
         &self,
         bytes: &impl Bytes,
@@ -62,6 +65,10 @@ impl IndexLocks {
         let Some((mask, range)) = locks(offset, n) else { return ffi::SQLITE_IOERR_SHMLOCK };
         let held = self.shared.get() | self.exclusive.get();
         if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
+            if self.exclusive.get() & mask & RECOVER != 0 {
+                // The header is the one that was just made, under WRITE.
+                self.generation.set(salts());
+            }
             return if held & mask == 0 { ffi::SQLITE_OK } else { self.unlock(bytes, mask, range) };
         }
         if flags & ffi::SQLITE_SHM_SHARED != 0 {
@@ -87,7 +94,7 @@ impl IndexLocks {
             if mask & (CHECKPOINT | WRITE) != 0 {
                 // With WRITE nobody begins the log anew any more, and SQLite reads the header after it.
                 self.generation.set(salts());
-            } else if mask == DATABASE_READERS && self.generation.get() != salts() {
+            } else if mask == DATABASE_READERS && salts().is_some_and(|salts| self.generation.get() != Some(salts)) {
                 self.unlock(bytes, mask, range);
                 return ffi::SQLITE_BUSY;
             }
@@ -259,5 +266,11 @@ mod tests {
         assert_eq!(kernel.0.borrow()[0], [0, 2, 0, 0, 0, 0, 0, 0, 0]);
         // A checkpoint that keeps writers out reads it after it has done so.
         assert_eq!((at(2, 0, TAKE), at(2, 3, TAKE)), (ffi::SQLITE_OK, ffi::SQLITE_OK));
+        assert_eq!((at(2, 3, DROP), at(3, 3, TAKE)), (ffi::SQLITE_OK, ffi::SQLITE_BUSY));
+        // One that has made the index itself knows.
+        assert_eq!((at(3, 2, TAKE), at(4, 2, DROP), at(4, 3, TAKE)), (0, 0, 0));
+        // One that is alone has not been overtaken.
+        at(4, 3, DROP);
+        assert_eq!(locks.change(&bytes, 3, 1, TAKE, || None), ffi::SQLITE_OK);
     }
 }

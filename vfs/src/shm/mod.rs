@@ -69,6 +69,9 @@ mod elsewhere {
         pub(crate) fn is_dead(&self) -> bool {
             match self.0 {}
         }
+        pub(crate) fn is_whole(&self) -> bool {
+            match self.0 {}
+        }
         pub(crate) fn is_shared(&self) -> bool {
             match self.0 {}
         }
@@ -78,7 +81,7 @@ mod elsewhere {
         pub(crate) fn map(&self, _: c_int, _: c_int, _: bool) -> (c_int, *mut c_void) {
             match self.0 {}
         }
-        pub(crate) fn lock(&self, _: c_int, _: c_int, _: c_int) -> c_int {
+        pub(crate) fn lock(&self, _: c_int, _: c_int, _: c_int, _: bool) -> c_int {
             match self.0 {}
         }
         pub(crate) fn unmap(&self, _: bool) -> c_int {
