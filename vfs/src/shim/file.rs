@@ -17,6 +17,7 @@ use super::below::Below;
 use super::control;
 use super::edge::guarded;
 use super::link;
+use super::lost::tell_lost;
 use super::methods;
 use super::protect;
 use super::register::Registration;
@@ -90,38 +91,12 @@ impl State {
         self.index.as_ref().filter(|index| index.is_ours())
     }
 
-    /// Why nothing is read from or written to the database or its log any more: what the WAL-index said is not known.
-    #[inline]
-    pub(super) fn lost(&self) -> Option<c_int> {
-        let main = match &self.kind {
-            Kind::Main(main) => main,
-            Kind::Wal(journal) => journal.owner()?,
-            Kind::Journal(_) | Kind::Other => return None,
-        };
-        main.index_lost.load(Ordering::Acquire).then(|| tell_lost(main))
-    }
-
     pub(crate) fn main(&self) -> Option<&Arc<MainFile>> {
         match &self.kind {
             Kind::Main(main) => Some(main),
             _ => None,
         }
     }
-}
-
-/// Says that the WAL-index is lost; the code for it.
-#[cold]
-pub(super) fn tell_lost(main: &MainFile) -> c_int {
-    guarded(ffi::SQLITE_IOERR_SHMMAP, || {
-        main.warn(
-            "index-lost",
-            "its -shm file was cut off by somebody else while it was in use, so this connection cannot know any more which \
-             transactions are in the log; nothing is read or written through it: close it and open the database again, \
-             which reads the log anew, and find out who touches the files"
-                .into(),
-        );
-        ffi::SQLITE_IOERR_SHMMAP
-    })
 }
 
 /// The state behind a file of ours.
