@@ -40,6 +40,7 @@ mod report;
 mod setup;
 mod shared;
 mod shim;
+mod shm;
 mod sync;
 mod transaction;
 

@@ -83,6 +83,9 @@ pub(crate) struct MainFile {
     pub(crate) generation: Generation,
     /// It was told that they have moved.
     pub(crate) moved: AtomicBool,
+    /// The -shm file was cut off under the mapping: what was read from it since means nothing, so nothing is read or written
+    /// any more. Set by a signal handler.
+    pub(crate) index_lost: Arc<AtomicBool>,
     /// Addresses of the states of the open files, 0 while there is none.
     pub(crate) files: [AtomicUsize; 3],
 }
@@ -139,6 +142,7 @@ impl MainFile {
             level: AtomicI32::new(0),
             generation: Generation::default(),
             moved: AtomicBool::new(false),
+            index_lost: Arc::default(),
             files: Default::default(),
         }
     }

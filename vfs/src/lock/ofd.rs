@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -35,6 +35,8 @@ pub(crate) struct Handle {
     fd: Option<OwnedFd>,
     /// A forked child has a copy of the handle; what it released would be the parent's.
     kept: Kept,
+    /// The bytes on which SQLite locks this file.
+    bytes: Range,
 }
 
 impl Handle {
@@ -60,7 +62,68 @@ impl Handle {
                 file.into()
             }
         };
-        Ok(Handle { fd: Some(fd), kept })
+        Ok(Handle { fd: Some(fd), kept, bytes: ALL })
+    }
+
+    /// Opens a handle on a file beside the database, on which `bytes` are locked. Links are not followed. It is created with
+    /// the permissions `create`, if those are given and it is missing.
+    pub(crate) fn beside(path: &Path, read_only: bool, create: Option<u32>, bytes: Range) -> io::Result<Handle> {
+        let kept = |found: &std::fs::Metadata| Kept {
+            identity: (found.dev(), found.ino()),
+            read_only,
+            pid: std::process::id(),
+        };
+        if let Ok(found) = std::fs::symlink_metadata(path) {
+            let kept = kept(&found);
+            let mut parked = PARKED.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(fd) = parked.as_mut().and_then(|parked| parked.get_mut(&kept)?.pop()) {
+                return Ok(Handle { fd: Some(fd), kept, bytes });
+            }
+        }
+        let mut options = File::options();
+        options.read(true).write(!read_only).custom_flags(libc::O_NOFOLLOW);
+        if let Some(mode) = create {
+            options.create(true).mode(mode);
+        }
+        let file = options.open(path)?;
+        let found = match file.metadata() {
+            Ok(found) => found,
+            Err(error) => {
+                // Closing it could drop locks.
+                std::mem::forget(file);
+                return Err(error);
+            }
+        };
+        if let Some(mode) = create.filter(|mode| found.len() == 0 && found.mode() & 0o777 != *mode) {
+            // The umask does not count. Where this is not allowed the file stays as it is.
+            let _ = file.set_permissions(std::fs::Permissions::from_mode(mode));
+        }
+        Ok(Handle { kept: kept(&found), fd: Some(file.into()), bytes })
+    }
+
+    /// Keeps it open for the next connection without asking whether anybody else has locks.
+    pub(crate) fn park(mut self) {
+        if let Some(fd) = self.fd.take() {
+            park(self.kept, fd);
+        }
+    }
+
+    /// The descriptor.
+    ///
+    /// # Errors
+    /// In a forked child: the file is the parent's.
+    pub(crate) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        match &self.fd {
+            Some(fd) if self.kept.pid == std::process::id() => Ok(fd.as_fd()),
+            _ => Err(io::Error::other("the connection belongs to the parent process")),
+        }
+    }
+
+    /// The strongest kind of lock that somebody else has on these bytes, as far as the kernel tells: `true` for exclusive.
+    pub(crate) fn held(&self, range: Range) -> io::Result<Option<bool>> {
+        let lock = self.call(libc::F_OFD_GETLK, libc::F_WRLCK as libc::c_short, range)?;
+        let kind = libc::c_int::from(lock.l_type);
+        Ok((kind != libc::F_UNLCK as libc::c_int).then_some(kind == libc::F_WRLCK as libc::c_int))
     }
 
     /// Device and inode of the file behind it.
@@ -83,10 +146,7 @@ impl Handle {
     }
 
     fn call(&self, command: libc::c_int, kind: libc::c_short, range: Range) -> io::Result<libc::flock> {
-        let fd = match &self.fd {
-            Some(fd) if self.kept.pid == std::process::id() => fd,
-            _ => return Err(io::Error::other("the connection belongs to the parent process")),
-        };
+        let fd = self.fd()?;
         // SAFETY: flock is a plain C structure for which all zeros is a value; l_pid must be 0 for these commands.
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
         lock.l_type = kind;
@@ -122,8 +182,7 @@ impl Bytes for Handle {
     }
 
     fn taken(&self, range: Range) -> io::Result<bool> {
-        let lock = self.call(libc::F_OFD_GETLK, libc::F_WRLCK as libc::c_short, range)?;
-        Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+        Ok(self.held(range)?.is_some())
     }
 
     fn stat(&self) -> Option<rustix::fs::Stat> {
@@ -134,8 +193,8 @@ impl Bytes for Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         // Kept, the handle would keep its locks too. In a forked child nothing is released: the locks are the parent's.
-        let _ = self.release(ALL);
-        let neighbour = self.taken(ALL).unwrap_or(false);
+        let _ = self.release(self.bytes);
+        let neighbour = self.taken(self.bytes).unwrap_or(false);
         if let (true, Some(fd)) = (neighbour, self.fd.take()) {
             park(self.kept, fd);
         }

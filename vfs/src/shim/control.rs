@@ -16,6 +16,12 @@ use crate::main_file::{self, MainFile};
 use crate::policy::{self, Answer, Rule};
 use crate::report::{Report, VerdictReport};
 
+/// SQLITE_FCNTL_EXTERNAL_READER, SQLITE_FCNTL_LOCK_TIMEOUT and SQLITE_FCNTL_BLOCK_ON_CONNECT, which older bindings do not all
+/// name.
+const EXTERNAL_READER: c_int = 40;
+const LOCK_TIMEOUT: c_int = 34;
+const BLOCK_ON_CONNECT: c_int = 44;
+
 /// Asks a file, through whatever lies above ours, which database of ours it is. Applications may define opcodes above
 /// 100 (https://www.sqlite.org/c3ref/file_control.html).
 pub(crate) const WHO: c_int = 0x4841_5244;
@@ -90,6 +96,10 @@ pub(crate) unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, argum
                 return code;
             }
             ffi::SQLITE_FCNTL_COMMIT_PHASETWO => {
+                if let Some(code) = state.lost() {
+                    // It is in the log, but the index that says so may be seen by nobody, and the next writer takes its place.
+                    return code;
+                }
                 // SAFETY: SQLite calls.
                 unsafe { protect::committed(main) };
             }
@@ -112,6 +122,15 @@ pub(crate) unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, argum
                     generation::has_moved(main);
                 }
                 return code;
+            }
+            // The locks of the index do not wait; SQLite's busy handler does.
+            LOCK_TIMEOUT | BLOCK_ON_CONNECT if state.index().is_some() => return ffi::SQLITE_NOTFOUND,
+            EXTERNAL_READER => {
+                if let Some(index) = state.index() {
+                    // SAFETY: the argument is a pointer to an integer.
+                    unsafe { *argument.cast::<c_int>() = c_int::from(index.has_readers()) };
+                    return ffi::SQLITE_OK;
+                }
             }
             ffi::SQLITE_FCNTL_COMMIT_ATOMIC_WRITE | ffi::SQLITE_FCNTL_ROLLBACK_ATOMIC_WRITE => {
                 main.set_atomic_batch(false);

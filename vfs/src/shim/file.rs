@@ -17,12 +17,14 @@ use super::below::Below;
 use super::control;
 use super::edge::guarded;
 use super::link;
+use super::lost::tell_lost;
 use super::methods;
 use super::protect;
 use super::register::Registration;
 use crate::checksum::pages::Pages;
 use crate::lock::FileLocks;
 use crate::main_file::{self, Journal, MainFile, Role};
+use crate::shm::Index;
 
 /// What SQLite allocates for each file: its own part, then ours.
 #[repr(C)]
@@ -49,6 +51,8 @@ pub(crate) struct State {
     pub(crate) kind: Kind,
     /// Locks of our own in place of the base's.
     pub(crate) locks: Option<FileLocks>,
+    /// A WAL-index of our own in place of the base's.
+    pub(crate) index: Option<Index>,
     /// Sums of the pages of a main database.
     pub(crate) pages: Option<Pages>,
     /// Kept while the file is open, if its URI named a base of its own.
@@ -79,6 +83,12 @@ impl State {
             Kind::Other => return None,
         };
         main.shared.as_ref().map(|_| (main, role))
+    }
+
+    /// The WAL-index, if it is ours and not the base's.
+    #[inline]
+    pub(crate) fn index(&self) -> Option<&Index> {
+        self.index.as_ref().filter(|index| index.is_ours())
     }
 
     pub(crate) fn main(&self) -> Option<&Arc<MainFile>> {
@@ -186,6 +196,9 @@ pub(crate) unsafe extern "C" fn read(f: *mut ffi::sqlite3_file, buffer: *mut c_v
     let base = base_of!(f);
     // SAFETY: an open file.
     let state = unsafe { state(f) };
+    if let Some(code) = state.lost() {
+        return code;
+    }
     let Kind::Main(main) = &state.kind else {
         // SAFETY: SQLite's buffer has room for `n` bytes.
         return unsafe { base.read(buffer, n, at) };
@@ -223,6 +236,10 @@ macro_rules! protected {
 
 pub(crate) unsafe extern "C" fn write(f: *mut ffi::sqlite3_file, buffer: *const c_void, n: c_int, at: i64) -> c_int {
     let base = base_of!(f);
+    // SAFETY: an open file.
+    if let Some(code) = unsafe { state(f) }.lost() {
+        return code;
+    }
     // SAFETY: an open file.
     if let Kind::Main(main) = unsafe { &state(f).kind } {
         if !main.may_write_pages() {
@@ -270,6 +287,10 @@ pub(crate) unsafe extern "C" fn write(f: *mut ffi::sqlite3_file, buffer: *const 
 pub(crate) unsafe extern "C" fn truncate(f: *mut ffi::sqlite3_file, size: i64) -> c_int {
     let base = base_of!(f);
     // SAFETY: an open file.
+    if let Some(code) = unsafe { state(f) }.lost() {
+        return code;
+    }
+    // SAFETY: an open file.
     if let Some(pages) = unsafe { &state(f).pages } {
         pages.cut(size);
     }
@@ -283,6 +304,10 @@ pub(crate) unsafe extern "C" fn truncate(f: *mut ffi::sqlite3_file, size: i64) -
 
 pub(crate) unsafe extern "C" fn sync(f: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
     let base = base_of!(f);
+    // SAFETY: an open file.
+    if let Some(code) = unsafe { state(f) }.lost() {
+        return code;
+    }
     // SAFETY: an open file, and SQLite calls.
     let settled = guarded(ffi::SQLITE_IOERR_FSYNC, || match unsafe { state(f) } {
         State { kind: Kind::Main(main), pages: Some(pages), .. } => {
@@ -337,6 +362,16 @@ pub(crate) unsafe extern "C" fn lock(f: *mut ffi::sqlite3_file, level: c_int) ->
     };
     let Kind::Main(main) = &state.kind else { return take() };
     main_file::touch(main);
+    if let Some(index) = state.index().filter(|_| level > ffi::SQLITE_LOCK_SHARED) {
+        // Whoever has the WAL-index mapped has SHARED on the database too, unless somebody took it away from them.
+        if index.is_shared() {
+            return ffi::SQLITE_BUSY;
+        }
+        // The log is about to be deleted, after a checkpoint that takes no lock.
+        if !index.is_whole() {
+            return tell_lost(main);
+        }
+    }
     // SAFETY: SQLite calls.
     if let Some(code) = unsafe { protect::before_lock(main, level) } {
         return code;

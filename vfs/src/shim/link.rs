@@ -14,6 +14,7 @@ use super::file::{Kind, State};
 use crate::checksum::pages::Pages;
 use crate::lock::FileLocks;
 use crate::main_file::{MainFile, Role};
+use crate::shm::Index;
 
 /// Puts the address of an open file's state where the other files of its connection find it.
 pub(crate) fn connect(state: &State) {
@@ -47,6 +48,8 @@ pub(crate) struct Files<'a> {
     pub(crate) wal: Option<&'a BaseFile>,
     /// Locks of our own in place of the base's.
     pub(crate) locks: Option<&'a FileLocks>,
+    /// A WAL-index of our own in place of the base's.
+    pub(crate) index: Option<&'a Index>,
     pub(crate) vfs: *mut ffi::sqlite3_vfs,
     /// Pages have checksums, which SQLite's copies of them need not have.
     pub(crate) sealed: bool,
@@ -69,6 +72,7 @@ impl<'a> Files<'a> {
         let (journal, wal) = (base(Role::Journal), base(Role::Wal));
         let vfs = own.base_vfs();
         let sealed = own.pages.as_ref().is_some_and(Pages::sealed);
-        Some(Files { main, database: own.base.as_ref()?, journal, wal, locks: own.locks.as_ref(), vfs, sealed })
+        let (database, locks, index) = (own.base.as_ref()?, own.locks.as_ref(), own.index());
+        Some(Files { main, database, journal, wal, locks, index, vfs, sealed })
     }
 }

@@ -1,11 +1,13 @@
 //! The io_methods of shared memory and of mapped pages.
 
 use std::ffi::{c_int, c_void};
+use std::sync::atomic::{Ordering, fence};
 
 use libsqlite3_sys as ffi;
 
+use super::base::BaseFile;
 use super::edge::guarded;
-use super::file::{PASS, base_of, flushed, state};
+use super::file::{PASS, State, base_of, flushed, state};
 use super::protect;
 use crate::checksum::pages::Pages;
 use crate::generation::Which;
@@ -18,19 +20,60 @@ pub(crate) unsafe extern "C" fn shm_map(
     region: *mut *mut c_void,
 ) -> c_int {
     let base = base_of!(f);
-    // SAFETY: SQLite's pointer; an open file.
+    // SAFETY: an open file; SQLite's pointer, as below.
     unsafe {
-        let mut code = base.shm_map(page, size, extend, region);
-        let Some((main, _)) = state(f).protected() else { return code };
+        let state = state(f);
+        let map = || map(state, base, page, size, extend, region);
+        let mut code = map();
+        let Some((main, _)) = state.protected() else { return code };
         if code & 0xff == ffi::SQLITE_CANTOPEN && main.shared.as_ref().is_some_and(|shared| shared.spare_descriptors())
         {
-            code = base.shm_map(page, size, extend, region);
+            code = map();
         }
         if code == ffi::SQLITE_OK && main.native && main.generation.identity(Which::SharedMemory).is_none() {
-            main.generation.opened(Which::SharedMemory, &main.path);
+            match state.index() {
+                Some(index) if index.path() == Which::SharedMemory.path(&main.path) => {
+                    main.generation.is(Which::SharedMemory, index.identity());
+                }
+                // A name of SQLite's 8.3 kind, which nobody watches.
+                Some(_) => {}
+                None => main.generation.opened(Which::SharedMemory, &main.path),
+            }
         }
         code
     }
+}
+
+/// # Safety
+/// `region` must point to a pointer.
+unsafe fn map(
+    state: &State,
+    base: &BaseFile,
+    page: c_int,
+    size: c_int,
+    extend: c_int,
+    region: *mut *mut c_void,
+) -> c_int {
+    if let Some(index) = state.index() {
+        if let Some(code) = state.lost() {
+            return code;
+        }
+        let code = guarded(ffi::SQLITE_IOERR_SHMMAP, || {
+            let (code, address) = index.map(page, size, extend != 0);
+            // SAFETY: see above.
+            unsafe { *region = address };
+            code
+        });
+        if index.is_ours() {
+            return code;
+        }
+        if let Some(main) = state.main() {
+            let reason = "its filesystem has no locks of an open file description";
+            main.warn("index-locks", format!("the locks of its WAL-index are those of the process: {reason}"));
+        }
+    }
+    // SAFETY: see above.
+    unsafe { base.shm_map(page, size, extend, region) }
 }
 
 pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> c_int {
@@ -41,8 +84,16 @@ pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_in
     let base = base_of!(f);
     let takes = |lock: c_int| flags & ffi::SQLITE_SHM_EXCLUSIVE != 0 && (offset..offset + n).contains(&lock);
     // SAFETY: an open file.
-    let protected = unsafe { state(f) }.protected().filter(|_| takes(CHECKPOINT) || takes(WRITE));
-    let Some((main, _)) = protected else { return base.shm_lock(offset, n, flags) };
+    let state = unsafe { state(f) };
+    let exclusive = ffi::SQLITE_LOCK_EXCLUSIVE;
+    let alone = state.main().is_some_and(|main| main.level.load(Ordering::Relaxed) >= exclusive);
+    let change = || match state.index() {
+        Some(_) if flags & ffi::SQLITE_SHM_UNLOCK == 0 && state.lost().is_some() => ffi::SQLITE_IOERR_SHMMAP,
+        Some(index) => guarded(ffi::SQLITE_IOERR_SHMLOCK, || index.lock(offset, n, flags, alone)),
+        None => base.shm_lock(offset, n, flags),
+    };
+    let protected = state.protected().filter(|_| takes(CHECKPOINT) || takes(WRITE));
+    let Some((main, _)) = protected else { return change() };
     if flags & ffi::SQLITE_SHM_LOCK != 0 && n == 1 {
         // Recovery takes more than one, and writes only to shared memory.
         // SAFETY: SQLite calls.
@@ -52,14 +103,14 @@ pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_in
         }
     }
     if !takes(CHECKPOINT) {
-        return base.shm_lock(offset, n, flags);
+        return change();
     }
     if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
         // SAFETY: SQLite calls. What comes of it stops the next write.
         guarded(ffi::SQLITE_IOERR_SHMLOCK, || unsafe { protect::checkpoint_done(main) });
-        return base.shm_lock(offset, n, flags);
+        return change();
     }
-    let code = base.shm_lock(offset, n, flags);
+    let code = change();
     if code == ffi::SQLITE_OK {
         protect::checkpoint_begins(main);
     }
@@ -68,17 +119,24 @@ pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_in
 
 pub(crate) unsafe extern "C" fn shm_barrier(f: *mut ffi::sqlite3_file) {
     // SAFETY: an open file.
-    if let Some(base) = unsafe { &state(f).base } {
-        base.shm_barrier();
+    match unsafe { state(f) } {
+        state if state.index().is_some() => fence(Ordering::SeqCst),
+        State { base: Some(base), .. } => base.shm_barrier(),
+        State { base: None, .. } => {}
     }
 }
 
 pub(crate) unsafe extern "C" fn shm_unmap(f: *mut ffi::sqlite3_file, delete: c_int) -> c_int {
+    let base = base_of!(f);
     // SAFETY: an open file.
-    if let Some((main, _)) = unsafe { state(f) }.protected() {
+    let state = unsafe { state(f) };
+    if let Some((main, _)) = state.protected() {
         main.generation.closed(Which::SharedMemory);
     }
-    base_of!(f).shm_unmap(delete)
+    match state.index() {
+        Some(index) => guarded(ffi::SQLITE_IOERR_SHMMAP, || index.unmap(delete != 0)),
+        None => base.shm_unmap(delete),
+    }
 }
 
 pub(crate) unsafe extern "C" fn fetch(f: *mut ffi::sqlite3_file, at: i64, n: c_int, page: *mut *mut c_void) -> c_int {
@@ -89,6 +147,9 @@ pub(crate) unsafe extern "C" fn fetch(f: *mut ffi::sqlite3_file, at: i64, n: c_i
             // What is mapped is never read through us.
             *page = std::ptr::null_mut();
             return ffi::SQLITE_OK;
+        }
+        if let Some(code) = state(f).lost() {
+            return code;
         }
         match flushed(f) {
             ffi::SQLITE_OK => base.fetch(at, n, page),

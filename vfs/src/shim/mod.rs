@@ -21,6 +21,7 @@ pub mod host;
 pub(crate) mod judge;
 pub(crate) mod judging;
 pub(crate) mod link;
+pub(crate) mod lost;
 pub(crate) mod memory;
 pub(crate) mod methods;
 pub(crate) mod observe;

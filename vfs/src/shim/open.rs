@@ -7,8 +7,9 @@
 //! extension can hand SQLite the message, and `sqlite3_errmsg` says why.
 
 use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, OsString, c_char, c_int};
 use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::options::{KEYS, OptionError, Options, PolicyChoice, RESERVED_KEYS};
 use crate::policy::Policy;
 use crate::refusal::{self, Refusal};
 use crate::shared::{Identity, Shared};
+use crate::shm::{self, Place};
 use crate::sync::directory::Directory;
 
 thread_local! {
@@ -104,7 +106,10 @@ pub(crate) unsafe fn open(
                     return ffi::SQLITE_NOMEM;
                 }
                 let kind = Kind::Main(Arc::new(main));
-                install(file, State { registration, base: None, kind, locks: None, pages: None, own_base: None })
+                install(
+                    file,
+                    State { registration, base: None, kind, locks: None, index: None, pages: None, own_base: None },
+                )
             }
         }
     }
@@ -171,7 +176,8 @@ unsafe fn open_other(
                     }
                     None => Kind::Other,
                 };
-                install(file, State { registration, base: Some(base), kind, locks: None, pages: None, own_base: None })
+                let base = Some(base);
+                install(file, State { registration, base, kind, locks: None, index: None, pages: None, own_base: None })
             }
             Err(code) => code,
         }
@@ -190,6 +196,28 @@ unsafe fn journal_names(registration: &Registration, name: *const c_char, flags:
     }
     // SAFETY: https://www.sqlite.org/c3ref/filename_database.html; only the addresses are kept.
     unsafe { [(registration.api.filename_journal)(name) as usize, (registration.api.filename_wal)(name) as usize] }
+}
+
+/// Where the WAL-index is: beside the -wal, whose name may have been shortened to three letters (SQLITE_ENABLE_8_3_NAMES).
+///
+/// # Safety
+/// As [`journal_names`].
+unsafe fn index_place(registration: &Registration, name: *const c_char, flags: c_int) -> Place {
+    // SAFETY: see above.
+    let (database, wal, read_only) = unsafe {
+        let [_, wal] = journal_names(registration, name, flags);
+        let wal = wal as *const c_char;
+        let read_only =
+            flags & ffi::SQLITE_OPEN_URI != 0 && (registration.api.uri_boolean)(name, c"readonly_shm".as_ptr(), 0) != 0;
+        (path_of(name), (!wal.is_null()).then(|| CStr::from_ptr(wal).to_bytes().to_vec()), read_only)
+    };
+    let name = database.as_os_str().as_bytes();
+    let short = wal.as_deref().and_then(|wal| wal.strip_suffix(b".wal")).filter(|stem| name.starts_with(stem));
+    let path = match short {
+        Some(stem) => [stem, b".shm"].concat(),
+        None => [name, b"-shm"].concat(),
+    };
+    Place { path: OsString::from_vec(path).into(), database, read_only }
 }
 
 /// A main database.
@@ -296,8 +324,10 @@ unsafe fn open_main(
         })?;
         main.shared = Some(shared);
     }
+    // SAFETY: SQLite's own name.
+    let index = shm::for_file(&main, off, || unsafe { index_place(registration, name, flags) });
     let pages = Some(Pages::new(main.options.checksum));
-    Ok(State { registration, base: Some(base), kind: Kind::Main(Arc::new(main)), locks, pages, own_base })
+    Ok(State { registration, base: Some(base), kind: Kind::Main(Arc::new(main)), locks, index, pages, own_base })
 }
 
 fn got_create(flags: c_int) -> bool {

@@ -15,6 +15,7 @@ use super::{checkpoint, generation, heal, judging, rollback};
 use crate::guard::log::Which;
 use crate::in_flight::InFlight;
 use crate::main_file::{self, MainFile, Role};
+use crate::shm::Index;
 use crate::transaction::Sign;
 
 /// The files of `main`, and why nothing may be written to them now.
@@ -27,6 +28,8 @@ unsafe fn files(main: &MainFile) -> Option<(Files<'_>, Option<c_int>)> {
     let shared = main.shared.as_ref()?;
     let refused = if shared.health.is_halted() {
         Some(ffi::SQLITE_IOERR_FSYNC)
+    } else if files.index.is_some_and(Index::is_dead) {
+        Some(ffi::SQLITE_IOERR_SHMMAP)
     } else if main.blocked.load(Ordering::Relaxed) && files.wal.is_some() {
         Some(ffi::SQLITE_IOERR_DATA)
     } else {

@@ -1,0 +1,33 @@
+//! Promise 2 in WAL mode: the WAL-index that hardened connections map and lock themselves is the one of stock SQLite, in one
+//! process and in several; no close() elsewhere takes its locks away, and no change of the file ends the process.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "wal_index/actors.rs"]
+mod actors;
+#[path = "wal_index/closed.rs"]
+mod closed;
+#[path = "wal_index/cut.rs"]
+mod cut;
+#[path = "wal_index/layout.rs"]
+mod layout;
+#[path = "wal_index/reset.rs"]
+mod reset;
+#[path = "wal_index/roles.rs"]
+mod roles;
+#[path = "wal_index/shortage.rs"]
+mod shortage;
+
+use std::path::{Path, PathBuf};
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Not a test of its own: the other process of the tests here.
+#[test]
+fn other_process() {
+    actors::serve();
+}

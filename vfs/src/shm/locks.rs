@@ -1,0 +1,276 @@
+//! The eight locks of a WAL-index, bytes 120 to 127 of the -shm file.
+//!
+//! Invariant: `shared` and `exclusive` are what the handle holds, one bit per lock and no bit in both, besides the
+//! checkpoint lock while [`IndexLocks::guarding`].
+//!
+//! SQLite 3.7.0 to 3.51.2 lets a writer begin the log anew while a checkpointer that has read the header of the index has
+//! not begun to copy; that one then counts frames of the new log as copied that are not
+//! (<https://www.sqlite.org/wal.html#walresetbug>). A log begins anew only under READ1 to READ4, all exclusive, and a
+//! checkpointer holds CKPT from before it reads the header. So nobody gets the former here without the latter: the reset is
+//! put off, as it is when a reader is in the way. And nobody who checkpoints gets READ0, without which nothing is copied, if
+//! the salts of the index have changed since: a stock writer asks for no CKPT. With READ0 no reset can follow. The exceptions
+//! are those in which the salts change with the checkpointer's knowledge: it recovers the index, or is alone. There BUSY would
+//! be worse than wrong, since the last to close takes a checkpoint that was BUSY for one that had nothing to do.
+
+use std::cell::Cell;
+use std::ffi::c_int;
+
+use libsqlite3_sys as ffi;
+
+use crate::lock::{Bytes, Range};
+
+/// The first lock byte.
+const BASE: i64 = 120;
+/// How many there are (SQLITE_SHM_NLOCK).
+const COUNT: c_int = 8;
+/// The dead-man switch.
+pub(super) const SWITCH: Range = Range { start: BASE + COUNT as i64, length: 1 };
+/// All bytes on which the file is locked.
+pub(super) const ALL: Range = Range { start: BASE, length: COUNT as i64 + 1 };
+/// READ0 to READ4.
+pub(super) const READERS: Range = Range { start: BASE + 3, length: 5 };
+
+const WRITE: u8 = 1;
+const CHECKPOINT: u8 = 1 << 1;
+const RECOVER: u8 = 1 << 2;
+const DATABASE_READERS: u8 = 1 << 3;
+const CHECKPOINT_BYTE: Range = Range { start: BASE + 1, length: 1 };
+/// READ1 to READ4: the readers that use the log.
+const LOG_READERS: u8 = 0b1111_0000;
+
+/// The locks of one connection.
+#[derive(Debug, Default)]
+pub(super) struct IndexLocks {
+    shared: Cell<u8>,
+    exclusive: Cell<u8>,
+    /// The checkpoint lock is held for the length of a hold on the readers' locks.
+    guarding: Cell<bool>,
+    /// The salts before SQLite read the header for a checkpoint.
+    generation: Cell<Option<Salts>>,
+}
+
+/// What tells two generations of the log apart.
+pub(super) type Salts = [u32; 2];
+
+impl IndexLocks {
+    /// xShmLock on `bytes`; `salts` reads those of the index, none if that cannot have changed.
+    pub(super) fn change(
+        &self,
+        bytes: &impl Bytes,
+        offset: c_int,
+        n: c_int,
+        flags: c_int,
+        salts: impl Fn() -> Option<Salts>,
+    ) -> c_int {
+        let Some((mask, range)) = locks(offset, n) else { return ffi::SQLITE_IOERR_SHMLOCK };
+        let held = self.shared.get() | self.exclusive.get();
+        if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
+            if self.exclusive.get() & mask & RECOVER != 0 {
+                // The header is the one that was just made, under WRITE.
+                self.generation.set(salts());
+            }
+            return if held & mask == 0 { ffi::SQLITE_OK } else { self.unlock(bytes, mask, range) };
+        }
+        if flags & ffi::SQLITE_SHM_SHARED != 0 {
+            if self.shared.get() & mask == mask {
+                return ffi::SQLITE_OK;
+            }
+            return answer(bytes.take(range, false), || self.shared.set(self.shared.get() | mask));
+        }
+        let resets = (mask & LOG_READERS).count_ones() > 1 && (self.exclusive.get() | mask) & CHECKPOINT == 0;
+        if resets {
+            if self.shared.get() & CHECKPOINT != 0 {
+                return ffi::SQLITE_BUSY;
+            }
+            match answer(bytes.take(CHECKPOINT_BYTE, true), || self.guarding.set(true)) {
+                ffi::SQLITE_OK => {}
+                code => return code,
+            }
+        }
+        let code = answer(bytes.take(range, true), || self.exclusive.set(self.exclusive.get() | mask));
+        if code != ffi::SQLITE_OK {
+            self.unguard(bytes);
+        } else if self.exclusive.get() & CHECKPOINT != 0 {
+            if mask & (CHECKPOINT | WRITE) != 0 {
+                // With WRITE nobody begins the log anew any more, and SQLite reads the header after it.
+                self.generation.set(salts());
+            } else if mask == DATABASE_READERS && salts().is_some_and(|salts| self.generation.get() != Some(salts)) {
+                self.unlock(bytes, mask, range);
+                return ffi::SQLITE_BUSY;
+            }
+        }
+        code
+    }
+
+    fn unlock(&self, bytes: &impl Bytes, mask: u8, range: Range) -> c_int {
+        match bytes.release(range) {
+            Ok(()) => {
+                self.shared.set(self.shared.get() & !mask);
+                self.exclusive.set(self.exclusive.get() & !mask);
+                if self.exclusive.get() & LOG_READERS == 0 {
+                    self.unguard(bytes);
+                }
+                ffi::SQLITE_OK
+            }
+            Err(_) => ffi::SQLITE_IOERR_SHMLOCK,
+        }
+    }
+
+    fn unguard(&self, bytes: &impl Bytes) {
+        if self.guarding.replace(false) {
+            // It goes at the latest with the handle.
+            let _ = bytes.release(CHECKPOINT_BYTE);
+        }
+    }
+}
+
+/// Whether a lock of whoever is about to checkpoint, and no more, is asked for.
+pub(super) fn is_checkpoint(offset: c_int, n: c_int, flags: c_int) -> bool {
+    flags & (ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_SHARED) == 0 && (offset, n) == (1, 1)
+}
+
+fn locks(offset: c_int, n: c_int) -> Option<(u8, Range)> {
+    let end = offset.checked_add(n)?;
+    if offset < 0 || n < 1 || end > COUNT {
+        return None;
+    }
+    let mask = (1_u32 << end) - (1_u32 << offset);
+    Some((mask as u8, Range { start: BASE + i64::from(offset), length: i64::from(n) }))
+}
+
+fn answer(taken: std::io::Result<bool>, then: impl FnOnce()) -> c_int {
+    match taken {
+        Ok(true) => {
+            then();
+            ffi::SQLITE_OK
+        }
+        Ok(false) => ffi::SQLITE_BUSY,
+        // To be tried again, as stock does with any error.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOLCK | libc::ETIMEDOUT | libc::EBUSY)) => {
+            ffi::SQLITE_BUSY
+        }
+        Err(_) => ffi::SQLITE_IOERR_SHMLOCK,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    const TAKE: c_int = ffi::SQLITE_SHM_LOCK | ffi::SQLITE_SHM_EXCLUSIVE;
+    const SHARE: c_int = ffi::SQLITE_SHM_LOCK | ffi::SQLITE_SHM_SHARED;
+    const DROP: c_int = ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_EXCLUSIVE;
+
+    /// What each handle holds of bytes 120 to 128: 1 shared, 2 exclusive; and the calls made.
+    #[derive(Default)]
+    struct Kernel(RefCell<Vec<[u8; 9]>>, Cell<u32>);
+
+    struct Mine<'a>(&'a Kernel, usize);
+
+    impl Bytes for Mine<'_> {
+        fn take(&self, range: Range, exclusive: bool) -> std::io::Result<bool> {
+            self.0.1.set(self.0.1.get() + 1);
+            let mut all = self.0.0.borrow_mut();
+            let bytes = (range.start - BASE) as usize..(range.start - BASE + range.length) as usize;
+            let others = all.iter().enumerate().filter(|(at, _)| *at != self.1);
+            if others.flat_map(|(_, held)| &held[bytes.clone()]).any(|held| *held > u8::from(!exclusive)) {
+                return Ok(false);
+            }
+            all[self.1][bytes].fill(1 + u8::from(exclusive));
+            Ok(true)
+        }
+        fn release(&self, range: Range) -> std::io::Result<()> {
+            self.0.1.set(self.0.1.get() + 1);
+            let bytes = (range.start - BASE) as usize..(range.start - BASE + range.length) as usize;
+            self.0.0.borrow_mut()[self.1][bytes].fill(0);
+            Ok(())
+        }
+        fn taken(&self, _: Range) -> std::io::Result<bool> {
+            unimplemented!()
+        }
+    }
+
+    fn two(kernel: &Kernel) -> [(IndexLocks, Mine<'_>); 2] {
+        kernel.0.borrow_mut().resize(2, [0; 9]);
+        [0, 1].map(|at| (IndexLocks::default(), Mine(kernel, at)))
+    }
+
+    fn change((locks, bytes): &(IndexLocks, Mine<'_>), offset: c_int, n: c_int, flags: c_int) -> c_int {
+        locks.change(bytes, offset, n, flags, || Some([1, 2]))
+    }
+
+    #[test]
+    fn a_log_is_not_begun_anew_while_somebody_checkpoints() {
+        let kernel = Kernel::default();
+        let [a, b] = two(&kernel);
+        assert_eq!(change(&a, 1, 1, TAKE), ffi::SQLITE_OK);
+        assert_eq!(change(&b, 4, 4, TAKE), ffi::SQLITE_BUSY);
+        assert_eq!(kernel.0.borrow()[1], [0; 9], "nothing is left of the attempt");
+        assert_eq!(change(&a, 4, 4, TAKE), ffi::SQLITE_OK, "the checkpointer itself may");
+        assert_eq!(change(&a, 4, 4, DROP), ffi::SQLITE_OK);
+        assert_eq!(kernel.0.borrow()[0][1], 2, "and keeps its lock");
+        change(&a, 1, 1, DROP);
+        assert_eq!(change(&b, 4, 4, TAKE), ffi::SQLITE_OK);
+        assert_eq!(change(&a, 1, 1, TAKE), ffi::SQLITE_BUSY, "nobody begins to checkpoint meanwhile");
+        assert_eq!(change(&b, 4, 4, DROP), ffi::SQLITE_OK);
+        assert_eq!(kernel.0.borrow()[1], [0; 9]);
+    }
+
+    #[test]
+    fn a_reader_in_the_way_leaves_no_checkpoint_lock_behind() {
+        let kernel = Kernel::default();
+        let [a, b] = two(&kernel);
+        assert_eq!(change(&a, 5, 1, SHARE), ffi::SQLITE_OK);
+        assert_eq!(change(&b, 4, 4, TAKE), ffi::SQLITE_BUSY);
+        assert_eq!(kernel.0.borrow()[1], [0; 9]);
+    }
+
+    #[test]
+    fn marks_and_recovery_take_no_lock_more_than_stock_takes() {
+        let kernel = Kernel::default();
+        let [a, b] = two(&kernel);
+        assert_eq!(change(&a, 1, 1, TAKE), ffi::SQLITE_OK);
+        kernel.1.set(0);
+        for i in 3..8 {
+            assert_eq!((change(&b, i, 1, TAKE), change(&b, i, 1, DROP)), (0, 0), "a mark, while somebody checkpoints");
+        }
+        assert_eq!(kernel.1.replace(0), 10);
+        change(&a, 1, 1, DROP);
+        kernel.1.set(0);
+        // Recovery, as SQLite does it now and as it did before 3.40.
+        for (offset, n) in [(1, 2), (1, 7)] {
+            assert_eq!((change(&b, offset, n, TAKE), change(&b, offset, n, DROP)), (0, 0));
+        }
+        assert_eq!(kernel.1.get(), 4);
+    }
+
+    #[test]
+    fn what_is_held_or_not_held_already_costs_no_call() {
+        let kernel = Kernel::default();
+        let [a, _] = two(&kernel);
+        change(&a, 3, 1, SHARE);
+        kernel.1.set(0);
+        assert_eq!((change(&a, 3, 1, SHARE), change(&a, 4, 1, DROP)), (0, 0));
+        assert_eq!(kernel.1.get(), 0);
+        assert_eq!(change(&a, 8, 1, SHARE), ffi::SQLITE_IOERR_SHMLOCK);
+    }
+
+    #[test]
+    fn a_checkpoint_copies_nothing_if_the_log_was_begun_anew_since_it_read_the_header() {
+        let kernel = Kernel::default();
+        let [(locks, bytes), _] = two(&kernel);
+        let at = |salt, offset, flags| locks.change(&bytes, offset, 1, flags, || Some([salt, 0]));
+        assert_eq!((at(1, 1, TAKE), at(2, 3, TAKE)), (ffi::SQLITE_OK, ffi::SQLITE_BUSY));
+        assert_eq!(kernel.0.borrow()[0], [0, 2, 0, 0, 0, 0, 0, 0, 0]);
+        // A checkpoint that keeps writers out reads it after it has done so.
+        assert_eq!((at(2, 0, TAKE), at(2, 3, TAKE)), (ffi::SQLITE_OK, ffi::SQLITE_OK));
+        assert_eq!((at(2, 3, DROP), at(3, 3, TAKE)), (ffi::SQLITE_OK, ffi::SQLITE_BUSY));
+        // One that has made the index itself knows.
+        assert_eq!((at(3, 2, TAKE), at(4, 2, DROP), at(4, 3, TAKE)), (0, 0, 0));
+        // One that is alone has not been overtaken.
+        at(4, 3, DROP);
+        assert_eq!(locks.change(&bytes, 3, 1, TAKE, || None), ffi::SQLITE_OK);
+    }
+}
