@@ -1,78 +1,131 @@
 //! Open file description locks (fcntl_locking(2)): they belong to our handle, and no other close() drops them.
 //!
-//! The handle is opened once and stays open as long as the connection. Closing it would drop the POSIX locks that stock
-//! connections of this process hold on the file; while anybody has locks on it, the handle is kept for the next connection
-//! instead. (Whose they are the kernel tells only of the first, and on SMB of none.)
+//! The handle is opened once and stays open as long as the connection; closing it is the business of [`parked`]. Its number is
+//! 1000 or more where that can be had, out of reach of code that closes a number it has closed before, and it is compared with
+//! the database before a transaction writes: a number that has come to mean another file is never used again.
 
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use super::{ALL, Bytes, Range};
+use super::parked::{self, Close, Identity};
+use super::{ALL, Bytes, Range, fork, handles};
 
-/// Device and inode.
-type Identity = (u64, u64);
+/// Below this are the numbers that programs use, and mix up.
+const HIGH: libc::c_int = 1000;
 
-/// Which parked handles may be used: only one opened for writing takes exclusive locks, and one that a forked child has a
-/// copy of shares its locks with the parent's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Kept {
-    identity: Identity,
-    read_only: bool,
-    pid: u32,
-}
+/// The number of a handle that is ours no more.
+const LOST: RawFd = -1;
 
-/// Handles that could not be closed.
-static PARKED: Mutex<Option<HashMap<Kept, Vec<OwnedFd>>>> = Mutex::new(None);
+/// The whole file.
+const EVERYTHING: Range = Range { start: 0, length: 0 };
 
 /// A handle for locks.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    fd: Option<OwnedFd>,
-    /// A forked child has a copy of the handle; what it released would be the parent's.
-    kept: Kept,
+    fd: Cell<RawFd>,
+    identity: Identity,
+    /// Such a handle takes no exclusive locks.
+    read_only: bool,
+    /// See [`fork::generation`].
+    generation: u32,
+    /// The error number with which the filesystem has refused the first question about locks.
+    refused: Option<i32>,
 }
 
 impl Handle {
     /// Opens a handle on the database, which is open already.
     pub(crate) fn open(path: &Path, read_only: bool) -> io::Result<Handle> {
-        let metadata = std::fs::metadata(path)?;
-        let kept = Kept { identity: (metadata.dev(), metadata.ino()), read_only, pid: std::process::id() };
-        let parked = {
-            let mut parked = PARKED.lock().unwrap_or_else(PoisonError::into_inner);
-            parked.as_mut().and_then(|parked| parked.get_mut(&kept)?.pop())
-        };
-        let fd = match parked {
-            Some(fd) => fd,
-            None => {
-                let file = File::options().read(true).write(!read_only).open(path)?;
-                let opened = file.metadata()?;
-                let opened = Kept { identity: (opened.dev(), opened.ino()), ..kept };
-                if opened != kept {
-                    // Closing it now could drop locks on whatever it is.
-                    park(opened, file.into());
-                    return Err(io::Error::other("the file was replaced while it was being opened"));
-                }
-                file.into()
+        if parked::anything() {
+            parked::sweep();
+            let found = std::fs::metadata(path)?;
+            let identity = (found.dev(), found.ino());
+            if let Some(fd) = parked::take(identity, read_only) {
+                return Ok(Handle::of(fd, identity, read_only, None));
             }
-        };
-        Ok(Handle { fd: Some(fd), kept })
+        }
+        let file = File::options().read(true).write(!read_only).open(path)?;
+        let found = file.metadata();
+        // From here on it may not simply be closed.
+        let (fd, refused) = move_up(file.into_raw_fd());
+        handles::register(fd);
+        let found = found?;
+        let identity = (found.dev(), found.ino());
+        parked::joined(identity);
+        Ok(Handle::of(fd, identity, read_only, refused))
+    }
+
+    fn of(fd: RawFd, identity: Identity, read_only: bool, refused: Option<i32>) -> Handle {
+        Handle { fd: Cell::new(fd), identity, read_only, generation: fork::generation(), refused }
+    }
+
+    /// The error number with which the filesystem has refused the first question about locks.
+    pub(crate) fn refused(&self) -> Option<i32> {
+        self.refused
     }
 
     /// Device and inode of the file behind it.
     pub(crate) fn identity(&self) -> (u64, u64) {
-        self.kept.identity
+        self.identity
+    }
+
+    /// The descriptor.
+    ///
+    /// # Errors
+    /// In a forked child, where the file is the parent's, and if the number is ours no more.
+    pub(crate) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        if self.generation != fork::generation() {
+            return Err(io::Error::other("the connection belongs to the parent process"));
+        }
+        if self.fd.get() == LOST {
+            return Err(lost());
+        }
+        // SAFETY: open as long as the handle, as far as it is up to us.
+        Ok(unsafe { BorrowedFd::borrow_raw(self.fd.get()) })
+    }
+
+    /// The strongest kind of lock that somebody else has on these bytes, as far as the kernel tells: `true` for exclusive.
+    pub(crate) fn held(&self, range: Range) -> io::Result<Option<bool>> {
+        let lock = self.call(libc::F_OFD_GETLK, libc::F_WRLCK as libc::c_short, range)?;
+        let kind = libc::c_int::from(lock.l_type);
+        Ok((kind != libc::F_UNLCK as libc::c_int).then_some(kind == libc::F_WRLCK as libc::c_int))
+    }
+
+    /// Whether somebody has a lock who is no process that this one can see.
+    pub(crate) fn held_by_nobody_here(&self) -> bool {
+        // The other kind of question tells a number also of locks of an open file, if a server keeps them.
+        let lock = self.call(libc::F_GETLK, libc::F_WRLCK as libc::c_short, ALL);
+        lock.is_ok_and(|lock| lock.l_type != libc::F_UNLCK as libc::c_short && lock.l_pid == 0)
+    }
+
+    /// Releases its locks and closes it together with the base file of its connection, or keeps both open while closing
+    /// would take away locks of others in this process. The code of the base's xClose.
+    pub(crate) fn close_with(self, base: Close) -> i32 {
+        self.leave(Some(base))
+    }
+
+    fn leave(&self, base: Option<Close>) -> i32 {
+        if self.generation != fork::generation() {
+            // The child has closed it before anything else.
+            self.fd.set(LOST);
+            return base.map_or(libsqlite3_sys::SQLITE_OK, |base| base());
+        }
+        // Kept, the handle would keep its locks too, and so would a child that is about to call exec(2).
+        let _ = self.release(EVERYTHING);
+        if matches!(is_still(self.fd.get(), self.identity), Ok(false)) {
+            self.lose();
+        }
+        match self.fd.replace(LOST) {
+            LOST => parked::left(self.identity, base),
+            fd => parked::leave(self.identity, fd, self.read_only, base),
+        }
     }
 
     fn call(&self, command: libc::c_int, kind: libc::c_short, range: Range) -> io::Result<libc::flock> {
-        let fd = match &self.fd {
-            Some(fd) if self.kept.pid == std::process::id() => fd,
-            _ => return Err(io::Error::other("the connection belongs to the parent process")),
-        };
+        let fd = self.fd()?;
         // SAFETY: flock is a plain C structure for which all zeros is a value; l_pid must be 0 for these commands.
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
         lock.l_type = kind;
@@ -80,15 +133,70 @@ impl Handle {
         lock.l_start = range.start as libc::off_t;
         lock.l_len = range.length as libc::off_t;
         loop {
-            // SAFETY: an open descriptor and a structure that lives across the call.
+            // SAFETY: a descriptor and a structure that lives across the call.
             if unsafe { libc::fcntl(fd.as_raw_fd(), command, &raw mut lock) } == 0 {
                 return Ok(lock);
             }
             let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                // A handle for reading takes no exclusive locks, and is told so in the same way.
+                Some(libc::EBADF) if matches!(is_still(fd.as_raw_fd(), self.identity), Ok(false)) => {
+                    return Err(self.lose());
+                }
+                _ => return Err(error),
             }
         }
+    }
+
+    /// The number is somebody else's now.
+    fn lose(&self) -> io::Error {
+        handles::forget(self.fd.replace(LOST));
+        lost()
+    }
+}
+
+fn lost() -> io::Error {
+    io::Error::other(
+        "something in this process has closed the descriptor that held its locks; close the connection, and find the code \
+         that closes descriptors which are not its own",
+    )
+}
+
+/// Whether the number still means this file. A server that does not answer proves nothing.
+#[allow(clippy::unnecessary_cast)]
+fn is_still(fd: RawFd, identity: Identity) -> io::Result<bool> {
+    // SAFETY: stat is a plain C structure that lives across the call; a number that is no descriptor is an error.
+    let found = unsafe {
+        let mut found: libc::stat = std::mem::zeroed();
+        match libc::fstat(fd, &raw mut found) {
+            0 => Ok(found),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    match found {
+        Ok(found) => Ok((found.st_dev as u64, found.st_ino as u64) == identity),
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
+/// drops those of this process.
+fn move_up(low: RawFd) -> (RawFd, Option<i32>) {
+    match parked::first(low) {
+        Err(error) => return (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
+        Ok(None) if low < HIGH => {}
+        Ok(_) => return (low, None),
+    }
+    // SAFETY: an open descriptor, which is closed only when it has been doubled.
+    unsafe {
+        let high = libc::fcntl(low, libc::F_DUPFD_CLOEXEC, HIGH);
+        if high < 0 {
+            return (low, None);
+        }
+        libc::close(low);
+        (high, None)
     }
 }
 
@@ -108,25 +216,23 @@ impl Bytes for Handle {
     }
 
     fn taken(&self, range: Range) -> io::Result<bool> {
-        let lock = self.call(libc::F_OFD_GETLK, libc::F_WRLCK as libc::c_short, range)?;
-        Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+        Ok(self.held(range)?.is_some())
+    }
+
+    fn verify(&self) -> io::Result<()> {
+        match is_still(self.fd()?.as_raw_fd(), self.identity)? {
+            true => Ok(()),
+            false => Err(self.lose()),
+        }
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // Kept, the handle would keep its locks too. In a forked child nothing is released: the locks are the parent's.
-        let _ = self.release(ALL);
-        let neighbour = self.taken(ALL).unwrap_or(false);
-        if let (true, Some(fd)) = (neighbour, self.fd.take()) {
-            park(self.kept, fd);
+        if self.fd.get() != LOST {
+            self.leave(None);
         }
     }
-}
-
-fn park(kept: Kept, fd: OwnedFd) {
-    let mut parked = PARKED.lock().unwrap_or_else(PoisonError::into_inner);
-    parked.get_or_insert_with(HashMap::new).entry(kept).or_default().push(fd);
 }
 
 #[cfg(test)]
@@ -134,11 +240,12 @@ fn park(kept: Kept, fd: OwnedFd) {
 mod tests {
     use super::super::{RESERVED, SHARED};
     use super::*;
-    use std::sync::MutexGuard;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    /// One at a time: a child forked while another test has locked [`PARKED`] would wait for ever.
+    /// One at a time: what is kept belongs to the process.
     fn turn() -> MutexGuard<'static, ()> {
         static TURN: Mutex<()> = Mutex::new(());
+        fork::watch();
         TURN.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

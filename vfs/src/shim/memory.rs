@@ -5,8 +5,8 @@ use std::ffi::{c_int, c_void};
 use libsqlite3_sys as ffi;
 
 use super::edge::guarded;
-use super::file::{base_of, flushed, state};
-use super::protect;
+use super::file::{State, base_of, flushed, state};
+use super::{inherited, protect};
 use crate::checksum::pages::Pages;
 
 pub(crate) unsafe extern "C" fn shm_map(
@@ -16,7 +16,7 @@ pub(crate) unsafe extern "C" fn shm_map(
     extend: c_int,
     region: *mut *mut c_void,
 ) -> c_int {
-    let base = base_of!(f);
+    let base = base_of!(f, ffi::SQLITE_IOERR_SHMMAP);
     // SAFETY: SQLite's pointer; an open file.
     unsafe {
         let code = base.shm_map(page, size, extend, region);
@@ -33,7 +33,8 @@ pub(crate) unsafe extern "C" fn shm_map(
 pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> c_int {
     /// The lock of whoever checkpoints (https://www.sqlite.org/walformat.html).
     const CHECKPOINT: c_int = 1;
-    let base = base_of!(f);
+    let base =
+        base_of!(f, if flags & ffi::SQLITE_SHM_UNLOCK != 0 { ffi::SQLITE_OK } else { ffi::SQLITE_IOERR_SHMLOCK });
     let checkpoint = flags & ffi::SQLITE_SHM_EXCLUSIVE != 0 && (offset..offset + n).contains(&CHECKPOINT);
     // SAFETY: an open file.
     let protected = unsafe { state(f) }.protected().filter(|_| checkpoint);
@@ -52,17 +53,25 @@ pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_in
 
 pub(crate) unsafe extern "C" fn shm_barrier(f: *mut ffi::sqlite3_file) {
     // SAFETY: an open file.
-    if let Some(base) = unsafe { &state(f).base } {
-        base.shm_barrier();
+    match unsafe { state(f) } {
+        state if state.is_inherited() => {}
+        State { base: Some(base), .. } => base.shm_barrier(),
+        State { base: None, .. } => {}
     }
 }
 
 pub(crate) unsafe extern "C" fn shm_unmap(f: *mut ffi::sqlite3_file, delete: c_int) -> c_int {
-    base_of!(f).shm_unmap(delete)
+    // SAFETY: an open file.
+    let state = unsafe { state(f) };
+    match &state.base {
+        Some(base) if state.is_inherited() => inherited::unmap(state, base),
+        Some(base) => base.shm_unmap(delete),
+        None => state.refusal(),
+    }
 }
 
 pub(crate) unsafe extern "C" fn fetch(f: *mut ffi::sqlite3_file, at: i64, n: c_int, page: *mut *mut c_void) -> c_int {
-    let base = base_of!(f);
+    let base = base_of!(f, ffi::SQLITE_IOERR_READ);
     // SAFETY: an open file; SQLite's pointer.
     unsafe {
         if state(f).pages.as_ref().is_some_and(Pages::sealed) {
@@ -78,7 +87,9 @@ pub(crate) unsafe extern "C" fn fetch(f: *mut ffi::sqlite3_file, at: i64, n: c_i
 }
 
 pub(crate) unsafe extern "C" fn unfetch(f: *mut ffi::sqlite3_file, at: i64, page: *mut c_void) -> c_int {
-    let base = base_of!(f);
+    // In a child as well: it is the mapping of this process.
+    // SAFETY: an open file.
+    let Some(base) = (unsafe { &state(f).base }) else { return ffi::SQLITE_OK };
     // SAFETY: a page that xFetch of this file gave out.
     unsafe { base.unfetch(at, page) }
 }
