@@ -224,14 +224,17 @@ pub(super) fn first(fd: RawFd) -> io::Result<Option<i32>> {
     }
 }
 
-/// Whether the kernel's list of all locks may have a POSIX one of this process on the inode; also if it cannot be read.
+/// Whether the kernel's list of all locks may have a POSIX one of this process on the inode; also if it cannot be read, unless
+/// for want of a descriptor: then to keep one more open would help nobody.
 fn listed(identity: Identity, fd: RawFd) -> bool {
     let (mut text, pid) = (Vec::new(), std::process::id());
-    let read = std::fs::File::open("/proc/locks").and_then(|mut list| list.read_to_end(&mut text));
+    if let Err(error) = std::fs::File::open("/proc/locks").and_then(|mut list| list.read_to_end(&mut text)) {
+        return !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+    }
     // A /proc of another container numbers processes differently.
     let same = std::fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == pid.to_string().as_str());
     let inode = exact(fd).then_some(identity.1);
-    read.is_err() || !same || has_lock(&String::from_utf8_lossy(&text), pid, inode)
+    !same || has_lock(&String::from_utf8_lossy(&text), pid, inode)
 }
 
 /// Whether the list has a POSIX lock of `pid` on this inode, or on any if it is not known how the list calls it.
