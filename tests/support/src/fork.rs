@@ -86,14 +86,17 @@ impl Forked {
     }
 }
 
-/// Replaces this process by a program that reads its standard input to the end.
+/// Replaces this process by a program that reads `input` to the end.
 ///
 /// # Panics
 /// If that program cannot be had.
-pub fn become_cat() -> ! {
+pub fn become_cat(input: &impl std::os::fd::AsRawFd) -> ! {
     let arguments = [c"cat".as_ptr(), std::ptr::null()];
-    // SAFETY: C strings and a null at the end.
-    unsafe { libc::execvp(c"cat".as_ptr(), arguments.as_ptr()) };
+    // SAFETY: open descriptors; C strings and a null at the end.
+    unsafe {
+        libc::dup2(input.as_raw_fd(), 0);
+        libc::execvp(c"cat".as_ptr(), arguments.as_ptr());
+    }
     panic!("exec: {}", io::Error::last_os_error());
 }
 
