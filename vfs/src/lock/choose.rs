@@ -120,8 +120,7 @@ mod linux {
             false => Upgrade::Atomic,
         };
         if verdict.class != Class::Local && !smb {
-            let mount = (handle.identity().0, verdict.filesystem.clone(), verdict.source.clone());
-            let outcome = try_out::on(mount, &handle, &main.path, read_only);
+            let outcome = try_out::on(verdict, &handle, &main.path, read_only);
             match outcome.unwrap_or_else(|error| Outcome::Refused(error.raw_os_error().unwrap_or(libc::EIO))) {
                 Outcome::Works => {}
                 Outcome::LocksNothing if read_only => {

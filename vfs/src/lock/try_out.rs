@@ -1,15 +1,16 @@
 //! Whether a lock of one handle is in the way of another: some filesystems grant every lock and keep none.
 //!
-//! Tried on a byte behind SQLite's, once per mount, and only where the filesystem is not known to be local. Nothing is
-//! written, and no other process can tell.
+//! Tried on a byte behind SQLite's, once for each directory as long as it is on the same mount, and only where the filesystem
+//! is not known to be local. Nothing is written, and no other process can tell.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Weak};
 
 use super::fork::PerProcess;
 use super::ofd::Handle;
 use super::{ALL, Bytes, Range};
+use crate::fs::Verdict;
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,25 +22,23 @@ pub(super) enum Outcome {
     Refused(i32),
 }
 
-/// What a mount is known by: the device, the filesystem and what is mounted.
-pub(super) type Mount = (u64, String, Option<String>);
-
-/// More mounts than a process has databases on.
+/// More directories than a process has databases in.
 const MOST: usize = 256;
 
-static KNOWN: PerProcess<HashMap<Mount, Outcome>> = PerProcess::new(|_| HashMap::new());
+/// By verdict: there is one for each directory, and another after another mount.
+static KNOWN: PerProcess<Vec<(Weak<Verdict>, Outcome)>> = PerProcess::new(|_| Vec::new());
 
-/// Tries the mount on which `handle` has the file `path` open.
-pub(super) fn on(mount: Mount, handle: &Handle, path: &Path, read_only: bool) -> io::Result<Outcome> {
-    if let Some(known) = KNOWN.lock().get(&mount) {
+/// Tries the place of this verdict, where `handle` has the file `path` open.
+pub(super) fn on(verdict: &Arc<Verdict>, handle: &Handle, path: &Path, read_only: bool) -> io::Result<Outcome> {
+    let this = Arc::downgrade(verdict);
+    if let Some((_, known)) = KNOWN.lock().iter().find(|(known, _)| known.ptr_eq(&this)) {
         return Ok(*known);
     }
     let outcome = tried(handle, path, read_only)?;
     let mut known = KNOWN.lock();
-    if known.len() >= MOST {
-        known.clear();
-    }
-    known.insert(mount, outcome);
+    known.retain(|(verdict, _)| verdict.strong_count() > 0);
+    known.truncate(MOST);
+    known.push((this, outcome));
     Ok(outcome)
 }
 
