@@ -113,7 +113,9 @@ fn a_child_harms_nothing(vfs: &str, wal: bool) {
 
 #[test]
 fn a_child_harms_nothing_of_its_parent_s_rollback_transaction() {
-    alone("forked::a_child_harms_nothing_of_its_parent_s_rollback_transaction", || a_child_harms_nothing(HARDENED, false));
+    alone("forked::a_child_harms_nothing_of_its_parent_s_rollback_transaction", || {
+        a_child_harms_nothing(HARDENED, false)
+    });
 }
 
 #[test]

@@ -93,9 +93,7 @@ fn stock_and_hardened_exclude_each_other_in_two_processes_as_stock_and_stock_do(
     let home = TempDir::new().unwrap();
     let expected = verdicts(&fresh(home.path(), "stock.db"), STOCK, STOCK, false);
     assert!(expected.iter().any(|line| line.contains('5')), "BUSY is among them: {expected:#?}");
-    for (name, holder, other) in
-        [("a.db", STOCK, HARDENED), ("b.db", HARDENED, STOCK), ("c.db", HARDENED, HARDENED)]
-    {
+    for (name, holder, other) in [("a.db", STOCK, HARDENED), ("b.db", HARDENED, STOCK), ("c.db", HARDENED, HARDENED)] {
         assert_eq!(verdicts(&fresh(home.path(), name), holder, other, false), expected, "{holder} and {other}");
     }
 }
@@ -104,9 +102,7 @@ fn stock_and_hardened_exclude_each_other_in_two_processes_as_stock_and_stock_do(
 fn stock_and_hardened_exclude_each_other_in_one_process_as_stock_and_stock_do() {
     let home = TempDir::new().unwrap();
     let expected = verdicts(&fresh(home.path(), "stock.db"), STOCK, STOCK, true);
-    for (name, holder, other) in
-        [("a.db", STOCK, HARDENED), ("b.db", HARDENED, STOCK), ("c.db", HARDENED, HARDENED)]
-    {
+    for (name, holder, other) in [("a.db", STOCK, HARDENED), ("b.db", HARDENED, STOCK), ("c.db", HARDENED, HARDENED)] {
         assert_eq!(verdicts(&fresh(home.path(), name), holder, other, true), expected, "{holder} and {other}");
     }
 }
@@ -120,7 +116,8 @@ fn sqlite_is_told_the_level_that_is_held() {
     drop(db);
     drop(open(&path, HARDENED));
     let db = support::sqlite::Connection::open(&format!("file:{}?{HARDENED}", path.display()), None).unwrap();
-    for (sql, level) in [("SELECT * FROM t", 0), ("BEGIN IMMEDIATE", 2), ("COMMIT", 0), ("BEGIN EXCLUSIVE", 4), ("ROLLBACK", 0)]
+    for (sql, level) in
+        [("SELECT * FROM t", 0), ("BEGIN IMMEDIATE", 2), ("COMMIT", 0), ("BEGIN EXCLUSIVE", 4), ("ROLLBACK", 0)]
     {
         db.rows(sql).unwrap();
         assert_eq!(db.lock_state("main"), level, "{sql}");

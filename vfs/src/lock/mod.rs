@@ -314,4 +314,6 @@ fn code_of(error: &io::Error) -> i32 {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
