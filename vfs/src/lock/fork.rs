@@ -28,7 +28,7 @@ pub(crate) fn watch() {
     });
 }
 
-// SAFETY: POSIX's own declaration; the libc crate has it only since 0.2.17x.
+// SAFETY: POSIX's own declaration, which the oldest libc crate that we build with lacks.
 unsafe extern "C" {
     fn pthread_atfork(
         prepare: Option<unsafe extern "C" fn()>,

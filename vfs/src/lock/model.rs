@@ -17,7 +17,9 @@ const EXCLUSIVE: i32 = ffi::SQLITE_LOCK_EXCLUSIVE;
 
 /// For each of PENDING, RESERVED and SHARED who holds it, and whether exclusively. A handle's own lock is replaced.
 #[derive(Clone, Default)]
-struct Kernel(Rc<RefCell<[Vec<(usize, bool)>; 3]>>, Rc<RefCell<Vec<String>>>);
+struct Kernel(Rc<RefCell<Held>>, Rc<RefCell<Vec<String>>>);
+
+type Held = [Vec<(usize, bool)>; 3];
 
 struct Handle(Kernel, usize);
 
