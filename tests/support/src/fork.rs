@@ -1,0 +1,118 @@
+//! Forked copies of a test, and tests in a process of their own.
+//!
+//! Invariant: a forked child never comes back into the test; it ends where its closure ends.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+
+/// Runs `body` in a process of its own, for what the other tests of a program must not meet. To be called first and
+/// last in the test `test`, which runs again there.
+///
+/// # Panics
+/// If the test fails there, or there is no such test.
+#[track_caller]
+pub fn alone(test: &str, body: impl FnOnce()) {
+    const ALONE: &str = "HARDENED_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return body();
+    }
+    let this = std::env::current_exe().unwrap_or_default();
+    let output = Command::new(this)
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap_or_else(|error| panic!("{error}"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("1 passed"), "{test} is not the name of a test: {text}");
+    println!("{text}");
+}
+
+/// How a child ends after its closure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By `_exit`: no destructor and no exit handler runs.
+    AtOnce,
+    /// By `exit`, which runs exit handlers.
+    Exit,
+}
+
+/// A child that runs.
+#[derive(Debug)]
+pub struct Forked(libc::pid_t);
+
+/// Forks, and calls `child` with `value` in the child; the parent keeps its own copy of `value`.
+///
+/// No other thread may use SQLite meanwhile: the child has no thread that would let go of a mutex which was held at the
+/// fork. So the test must run [`alone`].
+///
+/// # Panics
+/// If there is no child to be had.
+pub fn start<T>(value: T, end: End, child: impl FnOnce(T)) -> (T, Forked) {
+    // SAFETY: fork(2) takes nothing. What the child calls waits for no other thread; that is the caller's promise.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "fork: {}", io::Error::last_os_error());
+    if pid != 0 {
+        return (value, Forked(pid));
+    }
+    let code = if catch_unwind(AssertUnwindSafe(|| child(value))).is_ok() { 0 } else { 101 };
+    // SAFETY: both end the process.
+    unsafe {
+        match end {
+            End::AtOnce => libc::_exit(code),
+            End::Exit => libc::exit(code),
+        }
+    }
+}
+
+impl Forked {
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.0
+    }
+
+    /// Waits for its end and says whether its closure came to its end.
+    ///
+    /// # Panics
+    /// If it was killed, or is no child of this process.
+    pub fn succeeded(self) -> bool {
+        let mut status = 0;
+        // SAFETY: a child of this process and a place for its status.
+        let pid = unsafe { libc::waitpid(self.0, &raw mut status, 0) };
+        assert_eq!(pid, self.0, "{}", io::Error::last_os_error());
+        assert!(libc::WIFEXITED(status), "the child was killed: {status}");
+        libc::WEXITSTATUS(status) == 0
+    }
+}
+
+/// Replaces this process by a program that reads `input` to the end.
+///
+/// # Panics
+/// If that program cannot be had.
+pub fn become_cat(input: &impl std::os::fd::AsRawFd) -> ! {
+    let arguments = [c"cat".as_ptr(), std::ptr::null()];
+    // SAFETY: open descriptors; C strings and a null at the end.
+    unsafe {
+        libc::dup2(input.as_raw_fd(), 0);
+        libc::execvp(c"cat".as_ptr(), arguments.as_ptr());
+    }
+    panic!("exec: {}", io::Error::last_os_error());
+}
+
+/// Ends this process at once, as a crash does.
+pub fn die() -> ! {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(0) }
+}
+
+/// Puts /dev/null under the number of a descriptor, as code does that closes and opens a number which is not its own.
+///
+/// # Panics
+/// If there is no such number.
+pub fn reuse_descriptor(number: i32) {
+    let null = std::fs::File::open("/dev/null").unwrap_or_else(|error| panic!("{error}"));
+    // SAFETY: two numbers; whoever owned the second one is what the test is about.
+    let code = unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&null), number) };
+    assert_eq!(code, number, "{}", io::Error::last_os_error());
+}
