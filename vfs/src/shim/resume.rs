@@ -102,6 +102,7 @@ fn try_keep(files: &Files<'_>, suffix: &str) -> Result<Option<String>, c_int> {
     let Some(found) = (unsafe { Beside::open(files.vfs, path, suffix, flags | ffi::SQLITE_OPEN_READONLY) })? else {
         return Ok(None);
     };
+    let start = found.start();
     let sum = found.file().checksum()?;
     // SQLite's unix VFS takes what stands before the last hyphen for the database, whose owner and mode the new file gets.
     let name = format!("{suffix}_kept_{sum:08x}");
@@ -110,6 +111,10 @@ fn try_keep(files: &Files<'_>, suffix: &str) -> Result<Option<String>, c_int> {
     if kept.file().checksum() != Ok(sum) {
         found.file().copy_to(kept.file())?;
         synced(kept.file())?;
+    }
+    if found.start() != start || kept.file().checksum() != Ok(sum) {
+        // It was begun anew meanwhile, so it was not damaged, or not any more.
+        return Err(ffi::SQLITE_BUSY);
     }
     Ok(Some(name))
 }
