@@ -159,12 +159,13 @@ pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile
             }
         }
         let field = |at: usize| u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
-        let salts = Some([field(8), field(12)]);
-        if flight.wal.salts != salts {
+        // Zeros where SQLite will write the header again before it commits.
+        let salts = Some([field(8), field(12)]).filter(|salts| *salts != [0; 2]);
+        if salts.is_some() && flight.wal.salts != salts {
             flight.wal.page_1_committed = 0;
             flight.wal.frame.restarted();
+            flight.wal.salts = salts;
         }
-        flight.wal.salts = salts;
         if field(0) == 1 {
             flight.wal.page_1_end = at;
         }
