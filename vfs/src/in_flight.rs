@@ -62,6 +62,9 @@ pub(crate) struct Wal {
     pub(crate) header: Option<[u8; HEADER_SIZE]>,
     /// The frame that is being appended.
     pub(crate) frame: Frame,
+    /// A sync of this generation has failed, and was healed without what stood behind the committed frames: up to this size
+    /// of the file the kernel may take bytes for written that are not.
+    pub(crate) doubtful: Option<([u32; 2], u64)>,
     /// This connection has begun the generation, and nothing of it is committed.
     pub(crate) begun: bool,
     /// This connection has written to the log since it last synced it.

@@ -149,7 +149,7 @@ pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile
         flight.wal.begun = true;
         (flight.wal.page_1_end, flight.wal.page_1_committed) = (0, 0);
         flight.wal.frame.restarted();
-    } else if let Some(frame) = <&[u8; FRAME_HEADER_SIZE]>::try_from(bytes).ok().filter(|_| at >= HEADER_SIZE as u64) {
+    } else if let Some(frame) = frame_header(flight, bytes, at) {
         if flight.wal.header.is_some() {
             // Without the new header the frames of the generation before count, as far as they are not written over; SQLite
             // syncs it itself above OFF.
@@ -180,16 +180,23 @@ pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile
     flight.wal.checkpoint_synced = false;
     flight.wal.wrote = true;
     if let Some((start, whole)) = flight.wal.frame.whole(at, bytes) {
-        let (code, end) = (log.write_from(whole, start), start + whole.len() as u64);
-        flight.wal.frame.wrote(end);
+        let code = log.write_from(whole, start);
+        flight.wal.frame.wrote(at, bytes.len());
         return code;
     }
     match write_held(flight, log) {
         ffi::SQLITE_OK => {}
         code => return code,
     }
-    flight.wal.frame.wrote(at + bytes.len() as u64);
+    flight.wal.frame.wrote(at, bytes.len());
     log.write_from(bytes, at)
+}
+
+/// The bytes, if they are the header of a frame. Where a power cut may damage what is beside a write SQLite writes pages in two
+/// parts, one of which may be as long as a header.
+fn frame_header<'a>(flight: &InFlight, bytes: &'a [u8], at: u64) -> Option<&'a [u8; FRAME_HEADER_SIZE]> {
+    let header = bytes.try_into().ok()?;
+    (at >= HEADER_SIZE as u64 && !flight.wal.frame.is_page(at)).then_some(header)
 }
 
 /// Writes the header of a frame whose page has not come.
@@ -265,10 +272,10 @@ pub(crate) fn sync_log(files: &Files<'_>, flight: &mut InFlight, flags: c_int) -
     let index = index_header::now(files);
     let told = files.main.shared.as_ref().map_or(([0; 2], 0), |shared| shared.wal_end());
     let mut code = log.sync(flags);
-    if code != ffi::SQLITE_OK {
+    if code != ffi::SQLITE_OK || flight.wal.doubtful.is_some() {
         code = match to_heal(flight, log, index, told) {
-            Ok(extent) => heal::log(files, log, extent, flags, code),
-            Err(why) => heal::halt(files, Which::Wal, code, why),
+            Ok((salts, extent)) => heal_log(files, flight, salts, extent, flags, code),
+            Err(why) => heal::halt(files, Which::Wal, code.max(ffi::SQLITE_IOERR_FSYNC), why),
         };
     }
     if code == ffi::SQLITE_OK && std::mem::take(&mut flight.wal.unnamed) {
@@ -311,6 +318,35 @@ fn frame_at(at: u64, header: &wal::Header) -> u64 {
     at.saturating_sub(HEADER_SIZE as u64) / header.frame_size() + 1
 }
 
+/// After a sync that has failed, or one that follows on such a one.
+fn heal_log(
+    files: &Files<'_>,
+    flight: &mut InFlight,
+    salts: [u32; 2],
+    extent: Extent,
+    flags: c_int,
+    code: c_int,
+) -> c_int {
+    let Some(log) = files.wal else { return code };
+    // Before anything is written again: all of it may be taken for written.
+    let size = log.size().unwrap_or(u64::MAX);
+    let healed = match code {
+        ffi::SQLITE_OK => heal::log_again(files, log, extent, flags),
+        code => heal::log(files, log, extent, flags, code),
+    };
+    let doubtful = match (code, flight.wal.doubtful) {
+        (ffi::SQLITE_OK, Some((of, to))) => (of == salts).then_some(to),
+        _ => Some(size),
+    };
+    match healed {
+        Ok(end) => {
+            flight.wal.doubtful = doubtful.filter(|to| end < *to).map(|to| (salts, to));
+            ffi::SQLITE_OK
+        }
+        Err(code) => code,
+    }
+}
+
 /// How much of the log must be on disk after a sync that failed, or why that cannot be said. A header that was dropped leaves
 /// the generation before it, which looks sound; so it must be the one that everybody goes by.
 fn to_heal(
@@ -318,7 +354,7 @@ fn to_heal(
     log: &BaseFile,
     index: Option<wal_index::Header>,
     told: ([u32; 2], u64),
-) -> Result<Extent, &'static str> {
+) -> Result<([u32; 2], Extent), &'static str> {
     let there = || witness::log_header(log);
     if let (Some(header), true) = (&flight.wal.header, there().map(|there| there.salts) != flight.wal.salts) {
         // Written by this connection and dropped since. What comes of it is seen below.
@@ -328,13 +364,14 @@ fn to_heal(
     let ours = flight.wal.salts == Some(header.salts);
     // The commit that the sync is for, which nobody has been told of yet.
     let own = flight.wal.commit_end.filter(|_| ours).map_or(0, |at| frame_at(at, &header));
-    match index {
-        Some(index) if index.salts == header.salts => Ok(Extent::Frames(own.max(index.frames.into()))),
-        Some(_) if ours && flight.wal.begun => Ok(Extent::Frames(own)),
-        None if told.1 == 0 || (ours && flight.wal.begun) => Ok(Extent::Committed { at_least: own }),
-        None if told.0 == header.salts => Ok(Extent::Committed { at_least: own.max(frame_at(told.1, &header)) }),
-        Some(_) | None => Err("its header is not that of the generation in use"),
-    }
+    let extent = match index {
+        Some(index) if index.salts == header.salts => Extent::Frames(own.max(index.frames.into())),
+        Some(_) if ours && flight.wal.begun => Extent::Frames(own),
+        None if told.1 == 0 || (ours && flight.wal.begun) => Extent::Committed { at_least: own },
+        None if told.0 == header.salts => Extent::Committed { at_least: own.max(frame_at(told.1, &header)) },
+        Some(_) | None => return Err("its header is not that of the generation in use"),
+    };
+    Ok((header.salts, extent))
 }
 
 /// Before a generation ends the database is on disk. If this process has not seen that sync itself, another one has

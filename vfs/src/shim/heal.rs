@@ -45,8 +45,21 @@ pub(crate) enum Extent {
 
 /// The same for the log. Its committed frames are written again: those of other connections may be as unsynced as ours, and
 /// none of them is changed while the generation lasts, which the lock of whoever syncs sees to.
-pub(crate) fn log(files: &Files<'_>, file: &BaseFile, extent: Extent, flags: c_int, code: c_int) -> c_int {
-    settle(files, Which::Wal, code, rewrite_log(file, extent, flags))
+///
+/// Where the bytes end that are on disk now, or the code.
+pub(crate) fn log(files: &Files<'_>, file: &BaseFile, extent: Extent, flags: c_int, code: c_int) -> Result<u64, c_int> {
+    let rewritten = rewrite_log(file, extent, flags);
+    let end = rewritten.as_ref().map_or(0, |end| *end);
+    match settle(files, Which::Wal, code, rewritten.map(drop)) {
+        ffi::SQLITE_OK => Ok(end),
+        code => Err(code),
+    }
+}
+
+/// The same after a sync that succeeded, where one before it has failed: the kernel may have left out what it took for
+/// written then.
+pub(crate) fn log_again(files: &Files<'_>, file: &BaseFile, extent: Extent, flags: c_int) -> Result<u64, c_int> {
+    rewrite_log(file, extent, flags).map_err(|why| halt(files, Which::Wal, ffi::SQLITE_IOERR_FSYNC, &why))
 }
 
 fn settle(files: &Files<'_>, which: Which, code: c_int, healed: Result<(), String>) -> c_int {
@@ -132,11 +145,11 @@ fn sync_again(file: &BaseFile, flags: c_int) -> Result<(), String> {
     }
 }
 
-fn rewrite_log(file: &BaseFile, extent: Extent, flags: c_int) -> Result<(), String> {
+fn rewrite_log(file: &BaseFile, extent: Extent, flags: c_int) -> Result<u64, String> {
     let sound = sound_log(file, extent)?;
     write_again(file, 0, sound)?;
     sync_again(file, flags)?;
-    sound_log(file, extent).map(|_| ())
+    sound_log(file, extent)
 }
 
 /// Where the committed frames end.
