@@ -86,7 +86,9 @@ fn is_halted(connection: &Connection) {
     println!("{alarms:?}");
     assert!(matches!(alarms.as_slice(), [one] if one.contains("a sync of the -wal failed")), "{alarms:?}");
     let error = connection.execute_batch("INSERT INTO t(x) VALUES (5000)").unwrap_err();
-    assert_eq!(error.sqlite_error().unwrap().extended_code & 0xff, ffi::SQLITE_IOERR, "{error}");
+    // Reading goes on, and may meet what was lost before it comes to writing.
+    let code = error.sqlite_error().unwrap().extended_code & 0xff;
+    assert!(matches!(code, ffi::SQLITE_IOERR | ffi::SQLITE_CORRUPT), "{error}");
 }
 
 /// A checkpoint whose sync fails, and with it the write-back of what `damage` takes from the log: reported, and nothing of it

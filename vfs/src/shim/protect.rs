@@ -359,7 +359,10 @@ pub(crate) unsafe fn committed(main: &MainFile) {
 
 /// The lock of whoever checkpoints was taken: what others have written to the log may not be on disk.
 pub(crate) fn checkpoint_begins(main: &MainFile) {
-    main.in_flight().wal.checkpoint_synced = false;
+    let wal = &mut main.in_flight().wal;
+    wal.checkpoint_synced = false;
+    // No connection checkpoints within a transaction of its own.
+    wal.forget_uncommitted();
 }
 
 /// Before the lock of whoever checkpoints is given back.
