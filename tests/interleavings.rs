@@ -274,6 +274,7 @@ fn no_frames_are_recorded_as_synced_that_never_were() {
         unreachable_frames: 140,
         unreachable_commits: 140,
         visible_frames: 0,
+        index_recovered: false,
         pages: [2].into(),
         page1: Vec::new(),
         page1_counters: None,

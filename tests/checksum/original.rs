@@ -45,7 +45,9 @@ fn source() -> Result<PathBuf, String> {
 fn headers() -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version=1", "--offline"])
+        // Of this platform: packages for others need not be on this machine.
+        .args(["metadata", "--format-version=1", "--filter-platform"])
+        .arg(format!("{}-unknown-linux-gnu", std::env::consts::ARCH))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .map_err(|error| error.to_string())?;

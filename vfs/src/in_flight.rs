@@ -51,8 +51,10 @@ pub(crate) struct Wal {
     pub(crate) commit_end: Option<u64>,
     /// The database and its page 1 as they were before that commit, if it is to be recorded.
     pub(crate) sight: Option<(Witness, Vec<u8>)>,
-    /// The last frame written that holds page 1, by where it ends.
+    /// The last frame of this transaction that holds page 1, by where it begins; 0 without one.
     pub(crate) page_1_end: u64,
+    /// The same of what this connection has committed in the generation.
+    pub(crate) page_1_committed: u64,
     /// The generation as far as this connection has seen it.
     pub(crate) salts: Option<[u32; 2]>,
     pub(crate) sequence: u32,
@@ -60,6 +62,11 @@ pub(crate) struct Wal {
     pub(crate) header: Option<[u8; HEADER_SIZE]>,
     /// The frame that is being appended.
     pub(crate) frame: Frame,
+    /// A sync of this generation has failed, and was healed without what stood behind the committed frames: up to this size
+    /// of the file the kernel may take bytes for written that are not.
+    pub(crate) doubtful: Option<([u32; 2], u64)>,
+    /// This connection has begun the generation, and nothing of it is committed.
+    pub(crate) begun: bool,
     /// This connection has written to the log since it last synced it.
     pub(crate) wrote: bool,
     /// Whether the header of the generation is known to be on disk.
@@ -72,4 +79,11 @@ pub(crate) struct Wal {
     pub(crate) untouched: Option<Witness>,
     /// Where pages are read into before they are overwritten.
     pub(crate) before: Vec<u8>,
+}
+
+impl Wal {
+    /// A commit that was not made visible has not been made.
+    pub(crate) fn forget_uncommitted(&mut self) {
+        (self.commit_end, self.sight, self.page_1_end) = (None, None, 0);
+    }
 }

@@ -82,6 +82,8 @@ pub(crate) struct MainFile {
     told_exclusive: AtomicBool,
     /// The lock held on the main file.
     pub(crate) level: AtomicI32,
+    /// A shared WAL-index is mapped.
+    pub(crate) indexed: AtomicBool,
     /// The files that are open, by their names.
     pub(crate) generation: Generation,
     /// It was told that they have moved.
@@ -144,6 +146,7 @@ impl MainFile {
             over: AtomicBool::new(false),
             told_exclusive: AtomicBool::new(false),
             level: AtomicI32::new(0),
+            indexed: AtomicBool::new(false),
             generation: Generation::default(),
             moved: AtomicBool::new(false),
             index_lost: Arc::default(),

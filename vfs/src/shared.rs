@@ -132,8 +132,8 @@ impl Shared {
         *end = (salts, if end.0 == salts { end.1.max(at) } else { at });
     }
 
-    /// The log has been deleted: the first salt of the next one counts from anywhere.
-    pub(crate) fn log_deleted(&self) {
+    /// The log has been deleted or made empty: nothing of it is needed any more.
+    pub(crate) fn log_emptied(&self) {
         *self.wal_end.lock().unwrap_or_else(PoisonError::into_inner) = Default::default();
     }
 

@@ -34,6 +34,7 @@ fn wal(generation: Generation, pages: &[u32]) -> WalSeen {
         unreachable_frames: 0,
         unreachable_commits: 0,
         visible_frames: 0,
+        index_recovered: false,
         pages: pages.iter().copied().collect(),
         page1: vec![Sums::from(&[11, 0][..])],
         page1_counters: Some((11, 11)),

@@ -30,6 +30,8 @@ pub struct Header {
     pub salts: [u32; 2],
     /// The number of its last committed frame, from 1; 0 if there is none.
     pub frames: u32,
+    /// It was made from the log, and nobody has committed since: it knows of no frame that was not found there.
+    pub recovered: bool,
 }
 
 impl Header {
@@ -51,6 +53,6 @@ impl Header {
             return None;
         }
         // The salts are kept as they stand in the log.
-        Some(Header { salts: [word(32)?.to_be(), word(36)?.to_be()], frames: word(16)? })
+        Some(Header { salts: [word(32)?.to_be(), word(36)?.to_be()], frames: word(16)?, recovered: word(8)? == 0 })
     }
 }

@@ -118,15 +118,15 @@ pub(crate) fn wal(bytes: impl Read, size: u64, index: &[u8]) -> io::Result<Wal> 
         }
     })?;
     let Some(header) = scan.header else { return Ok(Wal::BadHeader) };
+    let index = wal_index::Header::parse(index).filter(|index| index.salts == header.salts);
     Ok(Wal::Log(WalSeen {
         generation: Generation { salts: header.salts, sequence: header.checkpoint_sequence },
         valid_frames: scan.valid_frames,
         committed_frames: scan.committed_frames,
         unreachable_frames: scan.unreachable_frames,
         unreachable_commits: scan.unreachable_commits,
-        visible_frames: wal_index::Header::parse(index)
-            .filter(|index| index.salts == header.salts)
-            .map_or(0, |index| u64::from(index.frames)),
+        visible_frames: index.map_or(0, |index| u64::from(index.frames)),
+        index_recovered: index.is_some_and(|index| index.recovered),
         pages,
         page1,
         page1_counters: counters.first().copied().zip(counters.last().copied()),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use libsqlite3_sys as ffi;
 
 use super::log::{
-    Body, Boot, Checkpointed, Done, Encoder, End, Halted, Header, HeaderError, Pending, Reader, Record, Time,
-    WalSynced, Which, Written,
+    Body, Boot, Checkpointed, Done, Encoder, End, Generation, Halted, Header, HeaderError, Pending, Reader, Record,
+    Time, WalSynced, Which, Written,
 };
 use crate::options::GuardChoice;
 
@@ -88,6 +88,8 @@ pub(crate) struct Keeper {
     buffer: Vec<u8>,
     /// The generation whose commits are not in the database yet.
     pending: Option<Pending>,
+    /// The frames of a generation that are known to be on disk.
+    synced: Option<WalSynced>,
     /// When it was recorded, if the record is to be made once more.
     unsettled: Option<Instant>,
     /// A halt that is in the record and was not lifted.
@@ -115,6 +117,7 @@ impl Keeper {
             sequence: 0,
             buffer: Vec::new(),
             pending: None,
+            synced: None,
             unsettled: None,
             halt: None,
             halted: false,
@@ -170,6 +173,8 @@ impl Keeper {
     pub(crate) fn has_recorded(&self, salts: [u32; 2], page_1: bool) -> bool {
         let soon = |since: &Instant| since.elapsed() < Duration::from_millis(25);
         match &self.pending {
+            // What was carried over from before a restart of the host is made once more.
+            Some(pending) if pending.witness.boot != self.boot => false,
             Some(pending) if pending.generation.salts == salts && (pending.page1_frame > 0 || !page_1) => {
                 pending.witness.settled || pending.witness.changed.is_none() || self.unsettled.as_ref().is_none_or(soon)
             }
@@ -201,6 +206,14 @@ impl Keeper {
     /// The log was synced.
     pub(crate) fn wal_synced(&mut self, synced: &WalSynced) {
         let _ = self.add(Care { turn: true, durable: false }, 0, synced);
+        self.note_synced(synced.clone());
+    }
+
+    fn note_synced(&mut self, synced: WalSynced) {
+        match &mut self.synced {
+            Some(known) if known.salts == synced.salts => known.frames = known.frames.max(synced.frames),
+            known => *known = Some(synced),
+        }
     }
 
     /// A sync has failed for good: told to others in any mode.
@@ -257,9 +270,12 @@ impl Keeper {
 
     fn try_add(&mut self, care: Care, page_size: u32, body: &impl Body) -> Result<(), i32> {
         self.open_patiently()?;
-        let turn = care.turn && self.take_turn();
+        if care.turn && !self.take_turn() {
+            // Two at once would write over each other.
+            return Err(ffi::SQLITE_BUSY);
+        }
         let added = self.catch_up().and_then(|()| self.put(care, page_size, body));
-        if turn {
+        if care.turn {
             self.store.welcome();
         }
         added
@@ -288,15 +304,22 @@ impl Keeper {
         Err(ffi::SQLITE_BUSY)
     }
 
-    /// Another process keeps its turn for the length of one write.
+    /// Another process keeps its turn for the length of one write and sync.
     fn take_turn(&self) -> bool {
-        for _ in 0..10_000 {
-            if self.store.turn() {
-                return true;
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let began = Instant::now();
+        let mut tries = 0_u32;
+        while !self.store.turn() {
+            tries += 1;
+            if tries < 1000 {
+                std::thread::yield_now();
+            } else if began.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(1));
+            } else {
+                return false;
             }
-            std::thread::yield_now();
         }
-        false
+        true
     }
 
     fn put(&mut self, care: Care, page_size: u32, body: &impl Body) -> Result<(), i32> {
@@ -331,10 +354,11 @@ impl Keeper {
         buffer.extend(header.encode());
         self.header = Some(header);
         self.sequence = 0;
-        if let Some(pending) = &self.pending {
-            if let Ok(sequence) = Encoder::new(&header).append(buffer, false, pending) {
-                self.sequence = sequence;
-            }
+        let mut encoder = Encoder::new(&header);
+        let pending = self.pending.as_ref().map(|pending| encoder.append(buffer, false, pending));
+        let synced = self.synced.as_ref().map(|synced| encoder.append(buffer, false, synced));
+        for sequence in [pending, synced].into_iter().flatten().flatten() {
+            self.sequence = sequence;
         }
         header
     }
@@ -368,11 +392,12 @@ impl Keeper {
             Err(_) => return self.begin_anew(),
         };
         self.header = Some(*reader.header());
-        (self.pending, self.halt) = (None, None);
+        (self.pending, self.synced, self.halt) = (None, None, None);
         for logged in reader.by_ref() {
             match logged.record {
                 Record::Pending(pending) => self.pending = Some(pending),
                 Record::Checkpointed(checkpointed) if checkpointed.complete => self.pending = None,
+                Record::WalSynced(synced) => self.note_synced(synced),
                 Record::Halted(halted) => self.halt = Some(halted),
                 Record::Alarm(text) => self.alarmed = Some(text),
                 Record::Resumed => (self.halt, self.alarmed) = (None, None),
@@ -418,17 +443,29 @@ impl Keeper {
         }
     }
 
-    /// What was left has been judged. If nothing speaks against it the record begins anew.
-    pub(crate) fn judged(&mut self, company: Company) {
+    /// What was left has been judged. If nothing speaks against it the record begins anew, with what is known of the
+    /// generation whose log is there.
+    pub(crate) fn judged(&mut self, company: Company, there: Option<Generation>) {
         let clean = self.alarmed.is_none() && self.halt.is_none();
         if clean && company != Company::Others {
-            // A generation that is pending now is recorded again with the next commit.
-            self.pending = None;
-            let _ = self.begin_anew();
+            self.pending = self.pending.take().filter(|pending| Some(pending.generation) == there);
+            self.synced = self.synced.take().filter(|_| self.pending.is_some());
+            let page_size = self.header.map_or(0, |header| header.page_size);
+            if self.begin_anew().is_ok() && self.pending.is_some() {
+                let _ = self.carry_over(page_size);
+            }
         }
         if company == Company::Alone {
             self.store.welcome();
         }
+    }
+
+    fn carry_over(&mut self, page_size: u32) -> Result<(), i32> {
+        let mut buffer = Vec::new();
+        self.first(page_size, &mut buffer);
+        self.store.write(0, &buffer)?;
+        self.end = buffer.len() as u64;
+        self.store.sync()
     }
 
     /// A halt was lifted: the database was opened by somebody alone, and what the failed sync concerned is on disk now.

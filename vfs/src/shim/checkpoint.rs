@@ -10,10 +10,13 @@ use std::sync::atomic::Ordering;
 
 use libsqlite3_sys as ffi;
 
+use super::base::BaseFile;
+use super::heal::Extent;
 use super::link::Files;
 use super::rollback::{self, is_halted, sync_directory};
-use super::{halts, heal, witness};
-use crate::format::wal::{FRAME_HEADER_SIZE, HEADER_SIZE};
+use super::{halts, heal, index_header, witness};
+use crate::format::wal::{self, FRAME_HEADER_SIZE, HEADER_SIZE};
+use crate::format::wal_index;
 use crate::guard::log::{Checkpointed, Entry, Generation, Pages, Pending, WalSynced, Which};
 use crate::in_flight::InFlight;
 use crate::transaction::change_counter;
@@ -132,13 +135,7 @@ fn know_generation(files: &Files<'_>, flight: &mut InFlight) {
 }
 
 /// Bytes for the log.
-pub(crate) fn write_log(
-    files: &Files<'_>,
-    flight: &mut InFlight,
-    log: &super::base::BaseFile,
-    bytes: &[u8],
-    at: u64,
-) -> c_int {
+pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile, bytes: &[u8], at: u64) -> c_int {
     if let (0, Some(header)) = (at, bytes.first_chunk::<HEADER_SIZE>()) {
         match before_the_end(files, flight) {
             ffi::SQLITE_OK => {}
@@ -149,9 +146,10 @@ pub(crate) fn write_log(
         flight.wal.sequence = field(12);
         flight.wal.header_synced = false;
         flight.wal.header = Some(*header);
-        flight.wal.page_1_end = 0;
+        flight.wal.begun = true;
+        (flight.wal.page_1_end, flight.wal.page_1_committed) = (0, 0);
         flight.wal.frame.restarted();
-    } else if let Some(frame) = <&[u8; FRAME_HEADER_SIZE]>::try_from(bytes).ok().filter(|_| at >= HEADER_SIZE as u64) {
+    } else if let Some(frame) = frame_header(flight, bytes, at) {
         if flight.wal.header.is_some() {
             // Without the new header the frames of the generation before count, as far as they are not written over; SQLite
             // syncs it itself above OFF.
@@ -161,11 +159,13 @@ pub(crate) fn write_log(
             }
         }
         let field = |at: usize| u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
-        let salts = Some([field(8), field(12)]);
-        if flight.wal.salts != salts {
+        // Zeros where SQLite will write the header again before it commits.
+        let salts = Some([field(8), field(12)]).filter(|salts| *salts != [0; 2]);
+        if salts.is_some() && flight.wal.salts != salts {
+            flight.wal.page_1_committed = 0;
             flight.wal.frame.restarted();
+            flight.wal.salts = salts;
         }
-        flight.wal.salts = salts;
         if field(0) == 1 {
             flight.wal.page_1_end = at;
         }
@@ -180,20 +180,27 @@ pub(crate) fn write_log(
     flight.wal.checkpoint_synced = false;
     flight.wal.wrote = true;
     if let Some((start, whole)) = flight.wal.frame.whole(at, bytes) {
-        let (code, end) = (log.write_from(whole, start), start + whole.len() as u64);
-        flight.wal.frame.wrote(end);
+        let code = log.write_from(whole, start);
+        flight.wal.frame.wrote(at, bytes.len());
         return code;
     }
     match write_held(flight, log) {
         ffi::SQLITE_OK => {}
         code => return code,
     }
-    flight.wal.frame.wrote(at + bytes.len() as u64);
+    flight.wal.frame.wrote(at, bytes.len());
     log.write_from(bytes, at)
 }
 
+/// The bytes, if they are the header of a frame. Where a power cut may damage what is beside a write SQLite writes pages in two
+/// parts, one of which may be as long as a header.
+fn frame_header<'a>(flight: &InFlight, bytes: &'a [u8], at: u64) -> Option<&'a [u8; FRAME_HEADER_SIZE]> {
+    let header = bytes.try_into().ok()?;
+    (at >= HEADER_SIZE as u64 && !flight.wal.frame.is_page(at)).then_some(header)
+}
+
 /// Writes the header of a frame whose page has not come.
-pub(crate) fn write_held(flight: &mut InFlight, log: &super::base::BaseFile) -> c_int {
+pub(crate) fn write_held(flight: &mut InFlight, log: &BaseFile) -> c_int {
     match flight.wal.frame.left() {
         Some((at, header)) => log.write_from(&header, at),
         None => ffi::SQLITE_OK,
@@ -220,6 +227,10 @@ pub(crate) fn committed(files: &Files<'_>, flight: &mut InFlight) {
     // Where the header of the last frame begins; its page follows.
     let Some(last) = flight.wal.commit_end.take() else { return };
     shared.committed(salts, last);
+    flight.wal.begun = false;
+    if flight.wal.page_1_end > 0 {
+        flight.wal.page_1_committed = std::mem::take(&mut flight.wal.page_1_end);
+    }
     let Some((witness, page)) = flight.wal.sight.take() else { return };
     know_generation(files, flight);
     let page_size = u32::try_from(page.len()).unwrap_or(0);
@@ -231,7 +242,7 @@ pub(crate) fn committed(files: &Files<'_>, flight: &mut InFlight) {
         wal_synced: flight.wal.header_synced,
         counter: change_counter(&page).unwrap_or(0),
         frames: frame(last),
-        page1_frame: if flight.wal.page_1_end > 0 { frame(flight.wal.page_1_end) } else { 0 },
+        page1_frame: if flight.wal.page_1_committed > 0 { frame(flight.wal.page_1_committed) } else { 0 },
         witness,
         page1,
     };
@@ -258,10 +269,14 @@ pub(crate) fn sync_log(files: &Files<'_>, flight: &mut InFlight, flags: c_int) -
         code => return code,
     }
     // Before the sync: what is committed while it runs may not be on disk after it.
+    let index = index_header::now(files);
     let told = files.main.shared.as_ref().map_or(([0; 2], 0), |shared| shared.wal_end());
     let mut code = log.sync(flags);
-    if code != ffi::SQLITE_OK {
-        code = heal_log(files, flight, log, told, flags, code);
+    if code != ffi::SQLITE_OK || flight.wal.doubtful.is_some() {
+        code = match to_heal(flight, log, index, told) {
+            Ok((salts, extent)) => heal_log(files, flight, salts, extent, flags, code),
+            Err(why) => heal::halt(files, Which::Wal, code.max(ffi::SQLITE_IOERR_FSYNC), why),
+        };
     }
     if code == ffi::SQLITE_OK && std::mem::take(&mut flight.wal.unnamed) {
         code = sync_directory(files);
@@ -273,51 +288,90 @@ pub(crate) fn sync_log(files: &Files<'_>, flight: &mut InFlight, flags: c_int) -
     flight.wal.header_synced = true;
     (flight.wal.header, flight.wal.wrote) = (None, false);
     // The sync of a commit is not recorded, only that before a checkpoint.
-    if flight.wal.commit_end.is_none() && told.1 > 0 {
-        record_sync(files, log, told);
+    if flight.wal.commit_end.is_none() {
+        record_sync(files, log, index, told);
     }
     code
 }
 
-/// Puts into the guard's record that the commits of this process, which `told` names, are on disk.
-fn record_sync(files: &Files<'_>, log: &super::base::BaseFile, told: ([u32; 2], u64)) {
+/// Puts into the guard's record that the commits are on disk which the WAL-index lists, or, without one, those of this
+/// process that `told` names.
+fn record_sync(files: &Files<'_>, log: &BaseFile, index: Option<wal_index::Header>, told: ([u32; 2], u64)) {
     let Some(shared) = files.main.shared.as_ref().filter(|shared| shared.records.load(Ordering::Relaxed)) else {
         return;
     };
-    let Some(header) = witness::log_header(log).filter(|header| header.salts == told.0) else { return };
-    let frames = (told.1 - HEADER_SIZE as u64) / (FRAME_HEADER_SIZE as u64 + u64::from(header.page_size)) + 1;
-    shared.keeper().wal_synced(&WalSynced { salts: header.salts, frames });
+    let synced = match index {
+        Some(index) => WalSynced { salts: index.salts, frames: index.frames.into() },
+        None if told.1 > 0 => {
+            let Some(header) = witness::log_header(log).filter(|header| header.salts == told.0) else { return };
+            WalSynced { salts: told.0, frames: frame_at(told.1, &header) }
+        }
+        None => return,
+    };
+    if synced.frames > 0 {
+        shared.keeper().wal_synced(&synced);
+    }
 }
 
-/// The header of a generation that was dropped leaves the one before it, which looks sound; so what this connection has
-/// written must be of the generation that is there, and what the process has committed (`told`) of that or an older one.
+/// The number of the frame that begins at `at`, from 1.
+fn frame_at(at: u64, header: &wal::Header) -> u64 {
+    at.saturating_sub(HEADER_SIZE as u64) / header.frame_size() + 1
+}
+
+/// After a sync that has failed, or one that follows on such a one.
 fn heal_log(
     files: &Files<'_>,
-    flight: &InFlight,
-    log: &super::base::BaseFile,
-    told: ([u32; 2], u64),
+    flight: &mut InFlight,
+    salts: [u32; 2],
+    extent: Extent,
     flags: c_int,
     code: c_int,
 ) -> c_int {
-    let there = || witness::log_header(log).map(|header| header.salts);
-    if let (Some(header), true) = (&flight.wal.header, there() != flight.wal.salts) {
-        log.write_from(header, 0);
-    }
-    let there = there();
-    let told = match there {
-        _ if told.1 == 0 => 0,
-        Some(salts) if salts == told.0 => told.1,
-        // The first salt counts the generations: this one was begun later, by another process or by this connection.
-        Some(salts) if salts[0].wrapping_sub(told.0[0]).wrapping_sub(1) < u32::MAX / 2 => 0,
-        _ => return heal::halt(files, Which::Wal, code, "its header is not that of the generation committed to"),
+    let Some(log) = files.wal else { return code };
+    // Before anything is written again: all of it may be taken for written.
+    let size = log.size().unwrap_or(u64::MAX);
+    let healed = match code {
+        ffi::SQLITE_OK => heal::log_again(files, log, extent, flags),
+        code => heal::log(files, log, extent, flags, code),
     };
-    match there.is_some() && there == flight.wal.salts {
-        // A commit that nobody has been told of yet need not be there, unless this sync is for it.
-        true => heal::log(files, log, told.max(flight.wal.commit_end.unwrap_or(0)), flags, code),
-        false if flight.wal.wrote => heal::halt(files, Which::Wal, code, "its header is not the one that was written"),
-        // Of a generation in which this connection has nothing.
-        false => heal::log(files, log, told, flags, code),
+    let doubtful = match (code, flight.wal.doubtful) {
+        (ffi::SQLITE_OK, Some((of, to))) => (of == salts).then_some(to),
+        _ => Some(size),
+    };
+    match healed {
+        Ok(end) => {
+            flight.wal.doubtful = doubtful.filter(|to| end < *to).map(|to| (salts, to));
+            ffi::SQLITE_OK
+        }
+        Err(code) => code,
     }
+}
+
+/// How much of the log must be on disk after a sync that failed, or why that cannot be said. A header that was dropped leaves
+/// the generation before it, which looks sound; so it must be the one that everybody goes by.
+fn to_heal(
+    flight: &InFlight,
+    log: &BaseFile,
+    index: Option<wal_index::Header>,
+    told: ([u32; 2], u64),
+) -> Result<([u32; 2], Extent), &'static str> {
+    let there = || witness::log_header(log);
+    if let (Some(header), true) = (&flight.wal.header, there().map(|there| there.salts) != flight.wal.salts) {
+        // Written by this connection and dropped since. What comes of it is seen below.
+        let _code = log.write_from(header, 0);
+    }
+    let Some(header) = there() else { return Err("its header is damaged") };
+    let ours = flight.wal.salts == Some(header.salts);
+    // The commit that the sync is for, which nobody has been told of yet.
+    let own = flight.wal.commit_end.filter(|_| ours).map_or(0, |at| frame_at(at, &header));
+    let extent = match index {
+        Some(index) if index.salts == header.salts => Extent::Frames(own.max(index.frames.into())),
+        Some(_) if ours && flight.wal.begun => Extent::Frames(own),
+        None if told.1 == 0 || (ours && flight.wal.begun) => Extent::Committed { at_least: own },
+        None if told.0 == header.salts => Extent::Committed { at_least: own.max(frame_at(told.1, &header)) },
+        Some(_) | None => return Err("its header is not that of the generation in use"),
+    };
+    Ok((header.salts, extent))
 }
 
 /// Before a generation ends the database is on disk. If this process has not seen that sync itself, another one has

@@ -12,6 +12,7 @@ use libsqlite3_sys as ffi;
 
 use super::base::BaseFile;
 use super::link::Files;
+use super::witness;
 use crate::format::wal;
 use crate::guard::log::Which;
 use crate::sync::ledger::{Ledger, Span};
@@ -33,10 +34,32 @@ pub(crate) fn database_or_journal(
     settle(files, which, code, healed)
 }
 
-/// The same for the log, in which the last commit of this process has its last frame at `last`. All committed frames are written again: those of
-/// other connections may be as unsynced as ours, and none is changed in place while one that syncs holds its lock.
-pub(crate) fn log(files: &Files<'_>, file: &BaseFile, last: u64, flags: c_int, code: c_int) -> c_int {
-    settle(files, Which::Wal, code, rewrite_log(file, last, flags))
+/// How much of a log must be sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Exactly so many frames are committed; what stands behind them is nobody's yet.
+    Frames(u64),
+    /// Everything that is committed there, at least so many frames: nobody else has the database open.
+    Committed { at_least: u64 },
+}
+
+/// The same for the log. Its committed frames are written again: those of other connections may be as unsynced as ours, and
+/// none of them is changed while the generation lasts, which the lock of whoever syncs sees to.
+///
+/// Where the bytes end that are on disk now, or the code.
+pub(crate) fn log(files: &Files<'_>, file: &BaseFile, extent: Extent, flags: c_int, code: c_int) -> Result<u64, c_int> {
+    let rewritten = rewrite_log(file, extent, flags);
+    let end = rewritten.as_ref().map_or(0, |end| *end);
+    match settle(files, Which::Wal, code, rewritten.map(drop)) {
+        ffi::SQLITE_OK => Ok(end),
+        code => Err(code),
+    }
+}
+
+/// The same after a sync that succeeded, where one before it has failed: the kernel may have left out what it took for
+/// written then.
+pub(crate) fn log_again(files: &Files<'_>, file: &BaseFile, extent: Extent, flags: c_int) -> Result<u64, c_int> {
+    rewrite_log(file, extent, flags).map_err(|why| halt(files, Which::Wal, ffi::SQLITE_IOERR_FSYNC, &why))
 }
 
 fn settle(files: &Files<'_>, which: Which, code: c_int, healed: Result<(), String>) -> c_int {
@@ -122,23 +145,31 @@ fn sync_again(file: &BaseFile, flags: c_int) -> Result<(), String> {
     }
 }
 
-fn rewrite_log(file: &BaseFile, last: u64, flags: c_int) -> Result<(), String> {
-    let sound = sound_log(file, last)?;
+fn rewrite_log(file: &BaseFile, extent: Extent, flags: c_int) -> Result<u64, String> {
+    let sound = sound_log(file, extent)?;
     write_again(file, 0, sound)?;
     sync_again(file, flags)?;
-    sound_log(file, last).map(|_| ())
+    sound_log(file, extent)
 }
 
-/// Where the committed frames end, which must be behind `last`.
-fn sound_log(file: &BaseFile, last: u64) -> Result<u64, String> {
-    let scan = wal::scan(BufReader::with_capacity(1 << 16, Reader { file, at: 0 }));
+/// Where the committed frames end.
+fn sound_log(file: &BaseFile, extent: Extent) -> Result<u64, String> {
+    let (at_least, no_more) = match extent {
+        Extent::Frames(frames) => (frames, true),
+        Extent::Committed { at_least } => (at_least, false),
+    };
+    let limit = match (no_more, witness::log_header(file)) {
+        (true, Some(header)) => wal::HEADER_SIZE as u64 + at_least * header.frame_size(),
+        (true, None) => return Err("its header is damaged".to_owned()),
+        (false, _) => u64::MAX,
+    };
+    let scan = wal::scan(BufReader::with_capacity(1 << 16, Reader { file, at: 0 }.take(limit)));
     let scan = scan.map_err(|error| format!("reading it back failed: {error}"))?;
     let Some(header) = &scan.header else { return Err(format!("its header is damaged: {}", scan.end)) };
-    let sound = wal::HEADER_SIZE as u64 + scan.committed_frames * header.frame_size();
-    if sound <= last || scan.unreachable_commits > 0 {
-        return Err(format!("it is sound up to offset {sound} only, and a commit was written at {last}"));
+    if scan.committed_frames < at_least || scan.unreachable_commits > 0 {
+        return Err(format!("{} frames of it are sound, and {at_least} were committed", scan.committed_frames));
     }
-    Ok(sound)
+    Ok(wal::HEADER_SIZE as u64 + scan.committed_frames * header.frame_size())
 }
 
 /// A base file read from its start to its end.

@@ -84,25 +84,34 @@ fn judge(files: &Files<'_>, shared: &Shared, keeper: &mut Keeper) -> Result<u8, 
             None => CLEAN,
         });
     }
-    let judged = match Folded::read(&left.bytes) {
-        Ok(folded) => conclude(files, shared, keeper, &folded, &left),
+    let (judged, there) = match Folded::read(&left.bytes) {
+        Ok(folded) => match observe(files, &folded, &left) {
+            Some(seen) => {
+                let there = match &seen.wal {
+                    Wal::Log(wal) => Some(wal.generation),
+                    _ => None,
+                };
+                (conclude(files, shared, keeper, &folded, &seen), there)
+            }
+            None => {
+                let note = "what the guard's record says could not be compared: the files could not be read";
+                files.main.note(note.into());
+                (CLEAN, None)
+            }
+        },
         // Nothing was left of it.
-        Err(HeaderError::Truncated { have: 0 }) => CLEAN,
+        Err(HeaderError::Truncated { have: 0 }) => (CLEAN, None),
         Err(error) => {
             files.main.note(format!("the guard's record says nothing: {error}"));
-            CLEAN
+            (CLEAN, None)
         }
     };
-    keeper.judged(left.company);
+    keeper.judged(left.company, there);
     Ok(judged)
 }
 
-fn conclude(files: &Files<'_>, shared: &Shared, keeper: &mut Keeper, log: &Folded, left: &Left) -> u8 {
-    let Some(seen) = observe(files, log, left) else {
-        files.main.note("what the guard's record says could not be compared: the files could not be read".into());
-        return CLEAN;
-    };
-    let finding = classify::classify(log, &seen, &mut |number: u32| page(files, number, log.header.page_size));
+fn conclude(files: &Files<'_>, shared: &Shared, keeper: &mut Keeper, log: &Folded, seen: &Observation) -> u8 {
+    let finding = classify::classify(log, seen, &mut |number: u32| page(files, number, log.header.page_size));
     for note in &finding.notes {
         files.main.note(note.clone());
     }
@@ -119,7 +128,7 @@ fn conclude(files: &Files<'_>, shared: &Shared, keeper: &mut Keeper, log: &Folde
             kept = resume::keep(files, "-journal") + " ";
         }
         if matches!(seen.wal, Wal::BadHeader) {
-            kept += &(resume::keep(files, "-wal") + " ");
+            kept += &(log_kept.clone() + " ");
         }
     }
     for alarm in &finding.alarms {
@@ -141,7 +150,7 @@ fn conclude(files: &Files<'_>, shared: &Shared, keeper: &mut Keeper, log: &Folde
         return if finding.refuses_reads() { REFUSED } else { BLOCKED };
     }
     match &log.alarm {
-        Some(_) if protector_is_back(log, &seen) => {
+        Some(_) if protector_is_back(log, seen) => {
             files.main.note("what the guard had missed is back in its place".into());
             keeper.resumed();
         }

@@ -31,6 +31,9 @@ pub(crate) unsafe extern "C" fn shm_map(
         {
             code = map();
         }
+        if matches!(code, ffi::SQLITE_OK | ffi::SQLITE_READONLY) {
+            main.indexed.store(!(*region).is_null(), Ordering::Relaxed);
+        }
         if code == ffi::SQLITE_OK && main.native && main.generation.identity(Which::SharedMemory).is_none() {
             match state.index() {
                 Some(index) if index.path() == Which::SharedMemory.path(&main.path) => {
@@ -111,7 +114,11 @@ pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_in
         }
     }
     if !takes(CHECKPOINT) {
-        return change();
+        let code = change();
+        if code == ffi::SQLITE_OK && flags & ffi::SQLITE_SHM_LOCK != 0 {
+            protect::log_transaction_begins(main);
+        }
+        return code;
     }
     if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
         // SAFETY: SQLite calls. What comes of it stops the next write.
@@ -151,6 +158,7 @@ pub(crate) unsafe extern "C" fn shm_unmap(f: *mut ffi::sqlite3_file, delete: c_i
         return inherited::unmap(state, base);
     }
     if let Some((main, _)) = state.protected() {
+        main.indexed.store(false, Ordering::Relaxed);
         main.generation.closed(Which::SharedMemory);
     }
     match state.index() {

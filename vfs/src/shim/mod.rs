@@ -18,6 +18,7 @@ pub(crate) mod halts;
 pub(crate) mod heal;
 #[cfg(feature = "loadable")]
 pub mod host;
+pub(crate) mod index_header;
 mod inherited;
 pub(crate) mod judge;
 pub(crate) mod judging;

@@ -11,6 +11,7 @@ use libsqlite3_sys as ffi;
 
 use super::base::{self, BaseFile};
 use super::heal::Reader;
+use crate::format::wal::HEADER_SIZE;
 use crate::format::wal_index;
 use crate::guard::beside;
 use crate::guard::classify::{Journal, Wal};
@@ -78,6 +79,13 @@ impl Beside {
     pub(crate) fn file(&self) -> &BaseFile {
         &self.file
     }
+
+    /// Its first bytes, as many as the header of a log has; zeros behind the end.
+    pub(crate) fn start(&self) -> [u8; HEADER_SIZE] {
+        let mut start = [0; HEADER_SIZE];
+        let _shorter = self.file.read_into(&mut start, 0);
+        start
+    }
 }
 
 impl Drop for Beside {
@@ -130,8 +138,16 @@ pub(crate) unsafe fn wal(vfs: *mut ffi::sqlite3_vfs, database: &Path, local: boo
         Ok(None) => return Wal::Absent,
         Err(_) => return Wal::Unread,
     };
-    let Ok(size) = log.file.size() else { return Wal::Unread };
-    beside::wal(Reader { file: &log.file, at: 0 }, size, &index(database, local)).unwrap_or(Wal::Unread)
+    // SQLite without the guard may begin it anew meanwhile: its header changes before any frame does.
+    for _ in 0..3 {
+        let (index, header) = (index(database, local), log.start());
+        let Ok(size) = log.file.size() else { return Wal::Unread };
+        let seen = beside::wal(Reader { file: &log.file, at: 0 }, size, &index).unwrap_or(Wal::Unread);
+        if log.start() == header {
+            return seen;
+        }
+    }
+    Wal::Unread
 }
 
 impl Seek for Reader<'_> {

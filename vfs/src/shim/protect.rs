@@ -151,7 +151,12 @@ pub(crate) unsafe fn truncate(main: &MainFile, role: Role, file: &BaseFile, size
                 code = rollback::end_durably(&files, flight);
             }
         }
-        Role::Wal => flight.wal.checkpoint_synced = false,
+        Role::Wal => {
+            flight.wal.checkpoint_synced = false;
+            if let (0, ffi::SQLITE_OK, Some(shared)) = (to, code, &main.shared) {
+                shared.log_emptied();
+            }
+        }
     }
     Some(code)
 }
@@ -205,6 +210,11 @@ pub(crate) unsafe fn before_lock(main: &MainFile, level: c_int) -> Option<c_int>
         return Some(ffi::SQLITE_IOERR_DATA);
     }
     None
+}
+
+/// The lock of whoever writes to the log was taken: what a transaction before has left unfinished was rolled back.
+pub(crate) fn log_transaction_begins(main: &MainFile) {
+    main.in_flight().wal.forget_uncommitted();
 }
 
 /// Before a transaction writes to the log, and before a checkpoint. A code if the generation is dead.
@@ -301,7 +311,7 @@ pub(crate) unsafe fn delete(name: &Path, sync_directory: c_int, delete: impl Fn(
             rollback::ended(&files, flight);
         }
     } else if let (Role::Wal, ffi::SQLITE_OK, Some(shared)) = (role, code, &files.main.shared) {
-        shared.log_deleted();
+        shared.log_emptied();
     }
     code
 }
@@ -349,7 +359,10 @@ pub(crate) unsafe fn committed(main: &MainFile) {
 
 /// The lock of whoever checkpoints was taken: what others have written to the log may not be on disk.
 pub(crate) fn checkpoint_begins(main: &MainFile) {
-    main.in_flight().wal.checkpoint_synced = false;
+    let wal = &mut main.in_flight().wal;
+    wal.checkpoint_synced = false;
+    // No connection checkpoints within a transaction of its own.
+    wal.forget_uncommitted();
 }
 
 /// Before the lock of whoever checkpoints is given back.

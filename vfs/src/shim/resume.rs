@@ -1,6 +1,7 @@
 //! After a halt, and before a damaged log is written over: making sure that what is read is also on disk.
 
 use std::ffi::c_int;
+use std::os::unix::ffi::OsStrExt;
 
 use libsqlite3_sys as ffi;
 
@@ -86,8 +87,22 @@ fn synced(file: &BaseFile) -> Result<(), c_int> {
     }
 }
 
+/// A host that loses power often must not fill its disk with copies.
+const MOST_KEPT: usize = 16;
+
+fn kept_before(files: &Files<'_>, suffix: &str) -> usize {
+    let path = &files.main.path;
+    let (Some(directory), Some(name), true) = (path.parent(), path.file_name(), files.main.native) else { return 0 };
+    let start = [name.as_bytes(), suffix.as_bytes(), b"_kept_"].concat();
+    let names = std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    names.filter(|entry| entry.file_name().as_bytes().starts_with(&start)).count()
+}
+
 /// Copies the log or the journal to a name made of its content, so that the same damage is kept once; a sentence about it.
 pub(crate) fn keep(files: &Files<'_>, suffix: &str) -> String {
+    if kept_before(files, suffix) >= MOST_KEPT {
+        return format!("It is not kept aside: {MOST_KEPT} others are, look through them and remove them.");
+    }
     match try_keep(files, suffix) {
         Ok(Some(kept)) => format!("It is kept as {}{kept}.", files.main.path.display()),
         Ok(None) => String::new(),
@@ -102,6 +117,7 @@ fn try_keep(files: &Files<'_>, suffix: &str) -> Result<Option<String>, c_int> {
     let Some(found) = (unsafe { Beside::open(files.vfs, path, suffix, flags | ffi::SQLITE_OPEN_READONLY) })? else {
         return Ok(None);
     };
+    let start = found.start();
     let sum = found.file().checksum()?;
     // SQLite's unix VFS takes what stands before the last hyphen for the database, whose owner and mode the new file gets.
     let name = format!("{suffix}_kept_{sum:08x}");
@@ -110,6 +126,10 @@ fn try_keep(files: &Files<'_>, suffix: &str) -> Result<Option<String>, c_int> {
     if kept.file().checksum() != Ok(sum) {
         found.file().copy_to(kept.file())?;
         synced(kept.file())?;
+    }
+    if found.start() != start || kept.file().checksum() != Ok(sum) {
+        // It was begun anew meanwhile, so it was not damaged, or not any more.
+        return Err(ffi::SQLITE_BUSY);
     }
     Ok(Some(name))
 }

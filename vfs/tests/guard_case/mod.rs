@@ -153,6 +153,7 @@ impl Case {
             unreachable_frames: 0,
             unreachable_commits: 0,
             visible_frames: 0,
+            index_recovered: false,
             pages: BTreeSet::from([100]),
             page1: Vec::new(),
             page1_counters: None,

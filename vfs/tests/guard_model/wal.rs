@@ -108,6 +108,7 @@ impl World {
                     unreachable_frames: (frames.len() - valid) as u64,
                     unreachable_commits: frames[valid..].iter().filter(|frame| frame.commit).count() as u64,
                     visible_frames: 0,
+                    index_recovered: false,
                     pages: frames[..committed].iter().map(|frame| frame.page).collect(),
                     page1: page1.iter().map(|page| Sums::from(&page[..])).collect(),
                     page1_counters: page1.first().zip(page1.last()).map(|(first, last)| (first[0], last[0])),

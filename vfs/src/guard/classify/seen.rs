@@ -116,6 +116,8 @@ pub struct WalSeen {
     pub unreachable_commits: u64,
     /// Frames that were committed, if the WAL-index beside it is of the same generation and says so, else 0.
     pub visible_frames: u64,
+    /// That index was made from the WAL as it is, so it proves nothing of what it may have lost before.
+    pub index_recovered: bool,
     /// The pages that committed frames hold.
     pub pages: BTreeSet<u32>,
     /// The images of page 1 in valid frames.

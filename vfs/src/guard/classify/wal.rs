@@ -23,6 +23,7 @@ impl Case<'_> {
             }
             Wal::Absent | Wal::Empty | Wal::BadHeader => {
                 if let Some(pending) = &log.pending {
+                    self.finding.keep_wal = seen.wal == Wal::BadHeader;
                     self.other(pending, None);
                 }
             }
@@ -37,6 +38,7 @@ impl Case<'_> {
             return;
         }
         let (kind, what) = match wal {
+            None if self.seen.wal == Wal::BadHeader => (AlarmKind::WalMissing, "is gone or its header is damaged"),
             None => (AlarmKind::WalMissing, "is gone"),
             Some(_) if ahead.is_some() => (AlarmKind::WalOlder, "has been replaced by an older one"),
             Some(wal) if wal.generation.sequence < pending.generation.sequence => {
@@ -154,7 +156,7 @@ impl Case<'_> {
         let known = recorded.max(indexed).max(synced);
         let missing = known.saturating_sub(wal.committed_frames);
         let [a, b] = wal.generation.salts;
-        let sound = indexed > 0 && missing == 0;
+        let sound = indexed > 0 && missing == 0 && !wal.index_recovered;
         self.finding.keep_wal = wal.unreachable_commits > 0 && !sound;
         // Frames that a killed writer or a power cut left behind the last commit look the same. An older copy of database
         // and WAL has fewer frames, hardly ever more behind them, and came at a time that the log does not know.
