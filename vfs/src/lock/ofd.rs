@@ -72,7 +72,9 @@ impl Handle {
                 let _ = file.set_permissions(Permissions::from_mode(mode));
             }
         }
-        Handle::on(file, read_only)
+        // Moved up, it would be closed once: a stock neighbour may open and lock the file at any moment.
+        let refused = parked::first(file.as_raw_fd()).err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
+        Handle::at(file.metadata(), file.into_raw_fd(), read_only, refused)
     }
 
     /// One that was kept of this inode, if its number still means it.
@@ -92,6 +94,10 @@ impl Handle {
         let found = file.metadata();
         // From here on it may not simply be closed.
         let (fd, refused) = move_up(file.into_raw_fd());
+        Handle::at(found, fd, read_only, refused)
+    }
+
+    fn at(found: io::Result<Metadata>, fd: RawFd, read_only: bool, refused: Option<i32>) -> io::Result<Handle> {
         handles::register(fd);
         let found = found?;
         let identity = (found.dev(), found.ino());
