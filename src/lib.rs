@@ -23,8 +23,8 @@ mod uri;
 
 pub use error::{Detail, Error, last_open_error};
 pub use hardened_vfs::{
-    ChecksumChoice, FsChoice, GuardChoice, OptionError, PolicyChoice, RegisterError, Report, RollbackJournal,
-    VerdictReport, format, fs,
+    ChecksumChoice, FsChoice, GuardChoice, LocksChoice, OptionError, PolicyChoice, RegisterError, Report,
+    RollbackJournal, VerdictReport, format, fs,
 };
 pub use open::{open_connection, report};
 pub use options::Options;

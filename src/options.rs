@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hardened_vfs::{ChecksumChoice, FsChoice, GuardChoice, PolicyChoice, RollbackJournal};
+use hardened_vfs::{ChecksumChoice, FsChoice, GuardChoice, LocksChoice, PolicyChoice, RollbackJournal};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::Error;
@@ -94,6 +94,12 @@ impl Options {
     /// How long the filesystem may take to answer before the open fails: 10 s unless set.
     pub fn fs_timeout(mut self, timeout: Duration) -> Self {
         self.vfs.fs_timeout = timeout.clamp(Duration::from_millis(1), Duration::from_millis(i32::MAX as u64));
+        self
+    }
+
+    /// Whose locks are taken.
+    pub fn locks(mut self, locks: LocksChoice) -> Self {
+        self.vfs.locks = locks;
         self
     }
 

@@ -349,8 +349,8 @@ fn a_forked_child_does_not_remove_the_record_of_its_parent() {
         let a = Options::new().policy(PolicyChoice::Delete).open_connection(&path).unwrap();
         sql(&a, "CREATE TABLE t(x); INSERT INTO t VALUES (1)");
         assert!(guard::sidecar(&path).exists());
-        let (a, status) = process::fork(a, drop);
-        assert!(status.success(), "{status}");
+        let (a, child) = process::start(a, process::End::AtOnce, drop);
+        assert!(child.succeeded());
         assert!(guard::sidecar(&path).exists(), "the child has removed it");
         sql(&a, "INSERT INTO t VALUES (2)");
     });

@@ -161,7 +161,7 @@ fn open_with_few_descriptors(home: &Path) {
         held.push(file);
     }
     let mut works = [false; 2];
-    for free in 0..10 {
+    for free in 0..12 {
         for (index, name) in ["rollback.db", "wal.db"].into_iter().enumerate() {
             let path = home.join(name);
             match open_connection(&path) {

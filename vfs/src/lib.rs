@@ -45,7 +45,8 @@ mod sync;
 mod transaction;
 
 pub use options::{
-    ChecksumChoice, FsChoice, GuardChoice, KEYS, OptionError, Options, PolicyChoice, RESERVED_KEYS, RollbackJournal,
+    ChecksumChoice, FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice, RESERVED_KEYS,
+    RollbackJournal,
 };
 pub use refusal::{Refusal, forget_refusal_here, last_refusal, last_refusal_here, next_failure_number};
 pub use report::{Report, VerdictReport};

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::fs::Verdict;
 use crate::generation::Generation;
 use crate::in_flight::InFlight;
+use crate::lock::fork::{self, PerProcess};
 use crate::notice;
 use crate::options::Options;
 use crate::policy::{Policy, Rule};
@@ -62,6 +63,8 @@ pub(crate) struct MainFile {
     /// Address of the handle of the connection, 0 until SQLite tells it.
     connection: AtomicUsize,
     handle: AtomicUsize,
+    /// Whose locks are taken, for the report.
+    pub(crate) locks: String,
     /// Whether the file is the operating system's under its path.
     pub(crate) native: bool,
     /// An alarm of the guard has stopped writing until the user has decided.
@@ -131,6 +134,7 @@ impl MainFile {
             atomic_batch,
             connection: AtomicUsize::new(0),
             handle: AtomicUsize::new(0),
+            locks: String::new(),
             native: false,
             blocked: AtomicBool::new(false),
             shared: None,
@@ -260,13 +264,61 @@ static STRAY: AtomicU32 = AtomicU32::new(0);
 
 /// The open databases, each with the addresses of its journal's and its WAL's name. The addresses are only compared:
 /// a shim above may hand on names that no pager made, and sqlite3_database_file_object() must not be asked about those.
-static OPEN: Mutex<Vec<(Weak<MainFile>, [usize; 2])>> = Mutex::new(Vec::new());
+#[derive(Default)]
+struct Open {
+    mine: Vec<(Weak<MainFile>, [usize; 2])>,
+    /// In a forked child: those of its parent.
+    inherited: Vec<Inherited>,
+}
+
+#[derive(Clone)]
+struct Inherited {
+    main: usize,
+    path: PathBuf,
+    names: [usize; 2],
+}
+
+static OPEN: PerProcess<Open> = PerProcess::new(|parent| {
+    let Some(parent) = parent else { return Open::default() };
+    let open = parent.mine.iter().filter_map(|(main, names)| {
+        let main = main.upgrade()?;
+        Some(Inherited { main: Arc::as_ptr(&main) as usize, path: main.path.clone(), names: *names })
+    });
+    Open { mine: Vec::new(), inherited: parent.inherited.iter().cloned().chain(open).collect() }
+});
 
 /// Remembers an open database.
 pub(crate) fn remember(main: &Arc<MainFile>, journals: [usize; 2]) {
-    let mut open = lock(&OPEN);
-    open.retain(|(main, _)| main.strong_count() > 0);
-    open.push((Arc::downgrade(main), journals));
+    let mut open = OPEN.lock();
+    open.mine.retain(|(main, _)| main.strong_count() > 0);
+    open.mine.push((Arc::downgrade(main), journals));
+}
+
+/// Whether a journal or WAL belongs to a connection that a forked child has from its parent: nobody but the parent may make
+/// one or delete it.
+pub(crate) fn is_inherited(address: usize, journal: &Path) -> bool {
+    if fork::count() == 0 {
+        return false;
+    }
+    let open = OPEN.lock();
+    let mut mine = open.mine.iter().filter_map(|(main, names)| Some((main.upgrade()?, names)));
+    if address != 0 && mine.any(|(_, names)| names.contains(&address)) {
+        return false;
+    }
+    if address != 0 && open.inherited.iter().any(|inherited| inherited.names.contains(&address)) {
+        return true;
+    }
+    let is = |path: &Path| {
+        let rest = journal.as_os_str().as_bytes().strip_prefix(path.as_os_str().as_bytes());
+        matches!(rest, Some(b"-journal" | b"-wal"))
+    };
+    let mine = open.mine.iter().filter_map(|(main, _)| main.upgrade()).any(|main| is(&main.path));
+    !mine && open.inherited.iter().any(|inherited| is(&inherited.path))
+}
+
+/// A forked child has closed a connection of its parent's: the names of its journals may be given to others now.
+pub(crate) fn forget_inherited(main: &Arc<MainFile>) {
+    OPEN.lock().inherited.retain(|inherited| inherited.main != Arc::as_ptr(main) as usize);
 }
 
 thread_local! {
@@ -282,7 +334,8 @@ pub(crate) fn touch(main: &Arc<MainFile>) {
 /// The databases that a journal or WAL protects: the one whose pager opens it, known by the address of the name, or, where
 /// that tells nothing, all whose journal or WAL has this name.
 pub(crate) fn by_journal(address: usize, journal: &Path) -> Vec<Arc<MainFile>> {
-    let mine = lock(&OPEN).iter().filter(|(_, names)| names.contains(&address)).find_map(|(main, _)| main.upgrade());
+    let mine =
+        OPEN.lock().mine.iter().filter(|(_, names)| names.contains(&address)).find_map(|(main, _)| main.upgrade());
     if let Some(main) = mine {
         return vec![main];
     }
@@ -310,8 +363,8 @@ fn working(candidates: &[Arc<MainFile>]) -> Option<Arc<MainFile>> {
 }
 
 fn by_name(is: impl Fn(&[u8]) -> bool) -> Vec<Arc<MainFile>> {
-    let open = lock(&OPEN);
-    let open = open.iter().filter_map(|(main, _)| main.upgrade());
+    let open = OPEN.lock();
+    let open = open.mine.iter().filter_map(|(main, _)| main.upgrade());
     open.filter(|main| is(main.path.as_os_str().as_bytes())).collect()
 }
 

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+
+use crate::lock::fork::PerProcess;
 
 /// SQLite's error log, with a result code and a message.
 pub(crate) type Speak = std::sync::Arc<dyn Fn(i32, &std::ffi::CStr) + Send + Sync>;
 
-static SAID: Mutex<Option<HashSet<(PathBuf, &'static str)>>> = Mutex::new(None);
+static SAID: PerProcess<HashSet<(PathBuf, &'static str)>> = PerProcess::new(|_| HashSet::new());
 
 /// A process that opens more databases than this hears some warnings twice.
 const MOST: usize = 10_000;
@@ -16,8 +17,7 @@ const MOST: usize = 10_000;
 /// Says `message` about `path` unless something of this kind was said about it before.
 pub(crate) fn once(speak: &Speak, path: &Path, kind: &'static str, message: &str) {
     let new = {
-        let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-        let said = said.get_or_insert_with(HashSet::new);
+        let mut said = SAID.lock();
         if said.len() >= MOST {
             said.clear();
         }

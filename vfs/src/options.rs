@@ -78,6 +78,19 @@ pub enum ChecksumChoice {
     Off,
 }
 
+/// Whose locks SQLite's lock bytes are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LocksChoice {
+    /// Those of an open file where they work, otherwise those of the process; the report says which and why.
+    #[default]
+    Auto,
+    /// Those of an open file, which no other close() in the process drops. An open where they cannot be had is refused.
+    Ofd,
+    /// Those that the base VFS takes: of the process, with `unix`.
+    Posix,
+}
+
 /// A key or value that was not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptionError {
@@ -131,12 +144,15 @@ choice!(GuardChoice, "guard", "auto" => GuardChoice::Auto, "off" => GuardChoice:
 choice!(ChecksumChoice, "checksum", "auto" => ChecksumChoice::Auto, "on" => ChecksumChoice::On,
     "off" => ChecksumChoice::Off);
 
+choice!(LocksChoice, "locks", "auto" => LocksChoice::Auto, "ofd" => LocksChoice::Ofd, "posix" => LocksChoice::Posix);
+
 /// The keys that a URI or `HARDENED_OPTIONS` may name.
-pub const KEYS: [&str; 8] = ["policy", "fs", "journal", "guard", "busy_timeout", "fs_timeout", "checksum", "base"];
+pub const KEYS: [&str; 9] =
+    ["policy", "fs", "journal", "guard", "busy_timeout", "fs_timeout", "checksum", "locks", "base"];
 
 /// Keys kept for mechanisms that this version does not have. Naming one is an error: nobody may believe in a protection
 /// that is not there.
-pub const RESERVED_KEYS: [&str; 2] = ["locks", "combine"];
+pub const RESERVED_KEYS: [&str; 1] = ["combine"];
 
 /// How the VFS treats the databases it opens.
 ///
@@ -166,6 +182,8 @@ pub struct Options {
     pub fs_timeout: Duration,
     /// Whether pages have checksums (`checksum=`).
     pub checksum: ChecksumChoice,
+    /// Whose locks are taken (`locks=`).
+    pub locks: LocksChoice,
     /// The VFS that does the file I/O (`base=`); the process's default one when `None`.
     pub base: Option<String>,
 }
@@ -180,6 +198,7 @@ impl Default for Options {
             busy_timeout: Duration::from_millis(2000),
             fs_timeout: Duration::from_secs(10),
             checksum: ChecksumChoice::default(),
+            locks: LocksChoice::default(),
             base: None,
         }
     }
@@ -204,6 +223,7 @@ impl Options {
             "busy_timeout" => self.busy_timeout = milliseconds(key, value, 0)?,
             "fs_timeout" => self.fs_timeout = milliseconds(key, value, 1)?,
             "checksum" => self.checksum = value.parse()?,
+            "locks" => self.locks = value.parse()?,
             "base" if value.is_empty() || value.contains('\0') => {
                 return Err(refuse(key, value, "expected the name of a registered VFS"));
             }
@@ -247,8 +267,9 @@ impl Options {
     /// Every option in the grammar, also those that are as by default.
     ///
     /// ```
-    /// let full = "policy=auto&fs=auto&journal=delete&guard=auto&busy_timeout=2000&fs_timeout=10000&checksum=auto";
-    /// assert_eq!(hardened_vfs::Options::default().in_full(), full);
+    /// let full = hardened_vfs::Options::default().in_full();
+    /// assert!(full.starts_with("policy=auto&fs=auto&journal=delete&guard=auto&busy_timeout=2000&fs_timeout=10000&"));
+    /// assert!(full.ends_with("checksum=auto&locks=auto"));
     /// ```
     pub fn in_full(&self) -> String {
         self.pairs().join("&")
@@ -263,6 +284,7 @@ impl Options {
             format!("busy_timeout={}", self.busy_timeout.as_millis()),
             format!("fs_timeout={}", self.fs_timeout.as_millis()),
             format!("checksum={}", self.checksum),
+            format!("locks={}", self.locks),
         ];
         if let Some(base) = &self.base {
             let base = percent_encoding::utf8_percent_encode(base, percent_encoding::NON_ALPHANUMERIC);

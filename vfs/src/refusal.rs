@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use crate::lock::fork::PerProcess;
 
 /// An open that failed, in words for a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
-static LAST: Mutex<Option<Refusal>> = Mutex::new(None);
+static LAST: PerProcess<Option<Refusal>> = PerProcess::new(|_| None);
 
 thread_local! {
     static MINE: RefCell<Option<Refusal>> = const { RefCell::new(None) };
@@ -56,7 +57,7 @@ thread_local! {
 
 /// The last open that this VFS refused in the process. A later success, on this thread or another, does not erase it.
 pub fn last_refusal() -> Option<Refusal> {
-    LAST.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    LAST.lock().clone()
 }
 
 /// The last one on this thread since [`forget_refusal_here`].
@@ -80,7 +81,7 @@ pub fn next_failure_number() -> u64 {
 
 pub(crate) fn record(refusal: &mut Refusal) {
     refusal.number = next_failure_number();
-    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal.clone());
+    *LAST.lock() = Some(refusal.clone());
     MINE.with(|mine| {
         if let Ok(mut mine) = mine.try_borrow_mut() {
             *mine = Some(refusal.clone());

@@ -76,6 +76,9 @@ pub struct Report {
     /// How torn and lost writes are watched for: `off`, `on`, `strict`, or why not.
     #[serde(default)]
     pub guard: String,
+    /// Whose locks are taken: those of the open file (OFD), of the base VFS, or none; and why.
+    #[serde(default)]
+    pub locks: String,
     /// Damage that was proven, and failed syncs that have stopped everything: what was seen and what to do.
     #[serde(default)]
     pub alarms: Vec<String>,
@@ -135,6 +138,9 @@ impl fmt::Display for Report {
         }
         if !self.guard.is_empty() {
             write!(f, "\nguard        {}", self.guard)?;
+        }
+        if !self.locks.is_empty() {
+            write!(f, "\nlocks        {}", self.locks)?;
         }
         for (title, lines) in [
             ("ALARM", &self.alarms),

@@ -1,13 +1,15 @@
 //! What all connections of this process to one database share: whether it is halted, and the guard's record.
 //!
 //! Invariant: two connections to the same file have the same [`Shared`] for as long as one of them lives, by whatever names
-//! they opened it. It goes with the last of them; the next open begins anew, with what the record says.
+//! they opened it. It goes with the last of them; the next open begins anew, with what the record says. A forked child has
+//! none of them: they are its parent's.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::guard::keeper::Keeper;
+use crate::lock::fork::PerProcess;
 use crate::sync::Health;
 use crate::sync::directory::Directory;
 
@@ -51,7 +53,7 @@ pub(crate) struct Shared {
 }
 
 /// Those that are open, and how many connections each has.
-static OPEN: Mutex<Vec<(Arc<Shared>, usize)>> = Mutex::new(Vec::new());
+static OPEN: PerProcess<Vec<(Arc<Shared>, usize)>> = PerProcess::new(|_| Vec::new());
 
 impl Shared {
     /// The one of this identity, or a new one with what `begin` makes.
@@ -62,7 +64,7 @@ impl Shared {
         identity: Identity,
         begin: impl FnOnce() -> Result<(Keeper, Option<Directory>), E>,
     ) -> Result<Arc<Shared>, E> {
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = OPEN.lock();
         if let Some((shared, connections)) = open.iter_mut().find(|(shared, _)| shared.identity == identity) {
             *connections += 1;
             return Ok(Arc::clone(shared));
@@ -87,7 +89,7 @@ impl Shared {
     /// holds a reference for a moment.
     pub(crate) fn leave(&self) {
         let last = {
-            let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut open = OPEN.lock();
             let Some(index) = open.iter().position(|(shared, _)| std::ptr::eq(Arc::as_ptr(shared), self)) else {
                 return;
             };

@@ -1,7 +1,9 @@
 //! The grammar of the options.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use hardened_vfs::{FsChoice, GuardChoice, KEYS, OptionError, Options, PolicyChoice, RESERVED_KEYS, RollbackJournal};
+use hardened_vfs::{
+    FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice, RESERVED_KEYS, RollbackJournal,
+};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::time::Duration;
@@ -59,12 +61,15 @@ fn each_key_sets_its_option_and_no_other() {
         ("guard=strict", with(|o| o.guard = GuardChoice::Strict)),
         ("busy_timeout=0", with(|o| o.busy_timeout = Duration::ZERO)),
         ("fs_timeout=1", with(|o| o.fs_timeout = Duration::from_millis(1))),
+        ("locks=auto", with(|_| {})),
+        ("locks=OFD", with(|o| o.locks = LocksChoice::Ofd)),
+        ("locks=posix", with(|o| o.locks = LocksChoice::Posix)),
         ("base=unix-dotfile", with(|o| o.base = Some("unix-dotfile".into()))),
         ("&fs=local&&journal=persist&", with(|o| (o.fs, o.journal) = (FsChoice::Local, RollbackJournal::Persist))),
     ] {
         assert_eq!(parse(text), expected, "{text}");
     }
-    let text = "policy=wal&fs=local&journal=truncate&guard=on&busy_timeout=1&fs_timeout=2&checksum=on&base=x";
+    let text = "policy=wal&fs=local&journal=truncate&guard=on&busy_timeout=1&fs_timeout=2&checksum=on&locks=ofd&base=x";
     let all = parse(text);
     assert_eq!(all.to_string(), text);
     for key in KEYS {
@@ -100,6 +105,9 @@ fn a_value_that_a_key_does_not_take_is_refused_with_what_it_takes() {
     for value in ["", "yes", "1", "verify"] {
         refused(&format!("checksum={value}"), "checksum", value, "auto, on, off");
     }
+    for value in ["", "flock", "off", "on"] {
+        refused(&format!("locks={value}"), "locks", value, "auto, ofd, posix");
+    }
     refused("base=", "base", "", "name of a registered VFS");
     refused("base=a%00b", "base", "a\0b", "name of a registered VFS");
     // The first thing wrong is named, wherever it stands.
@@ -134,7 +142,7 @@ fn a_key_that_is_not_known_is_refused_with_those_that_are() {
 
 #[test]
 fn a_reserved_key_is_refused_whatever_its_value() {
-    assert_eq!(RESERVED_KEYS, ["locks", "combine"]);
+    assert_eq!(RESERVED_KEYS, ["combine"]);
     for key in RESERVED_KEYS {
         for value in ["", "on", "off", "0"] {
             refused(&format!("{key}={value}"), key, value, "does not have it yet");

@@ -20,5 +20,6 @@ pub mod process;
 pub mod renaming;
 pub mod require;
 mod rule;
+pub mod second;
 pub mod sqlite;
 pub mod system_call;

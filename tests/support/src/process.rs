@@ -3,9 +3,9 @@
 //! Invariant: a forked child never comes back into the test; it ends where its closure ends.
 
 use rustix::process::{Pid, WaitOptions, waitpid};
-use std::os::unix::process::ExitStatusExt;
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 
 /// Runs `body` in a process of its own, for what the other tests of a program must not meet. To be called first and
 /// last in the test `test`, which runs again there.
@@ -23,27 +23,88 @@ pub fn alone(test: &str, body: impl FnOnce()) {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("1 passed"), "{test} is not the name of a test: {text}");
+    println!("{text}");
 }
 
-/// Forks, calls `child` with `value` in the child, and waits for its end. The parent keeps its own copy of `value`.
+/// How a child ends after its closure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By `_exit`: no destructor and no exit handler runs.
+    AtOnce,
+    /// By `exit`, which runs exit handlers.
+    Exit,
+}
+
+/// A child that runs.
+#[derive(Debug)]
+pub struct Forked(Pid);
+
+/// Forks, and calls `child` with `value` in the child; the parent keeps its own copy of `value`.
 ///
 /// No other thread may use SQLite meanwhile: the child has no thread that would let go of a mutex which was held at the
 /// fork. So the test must run [`alone`].
 ///
 /// # Panics
 /// If there is no child to be had.
-pub fn fork<T>(value: T, child: impl FnOnce(T)) -> (T, ExitStatus) {
+pub fn start<T>(value: T, end: End, child: impl FnOnce(T)) -> (T, Forked) {
     // SAFETY: fork(2) takes nothing. What the child calls waits for no other thread; that is the caller's promise.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
-    let Some(pid) = Pid::from_raw(pid) else {
-        let ran = catch_unwind(AssertUnwindSafe(|| child(value)));
-        // SAFETY: ends the process at once; the exit handlers are the parent's.
-        unsafe { libc::_exit(if ran.is_ok() { 0 } else { 101 }) }
-    };
-    let ended = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty())).unwrap();
-    let (_, status) = ended.expect("without WNOHANG there is an answer");
-    (value, ExitStatus::from_raw(status.as_raw()))
+    if let Some(pid) = Pid::from_raw(pid) {
+        return (value, Forked(pid));
+    }
+    let code = if catch_unwind(AssertUnwindSafe(|| child(value))).is_ok() { 0 } else { 101 };
+    // SAFETY: both end the process.
+    unsafe {
+        match end {
+            End::AtOnce => libc::_exit(code),
+            End::Exit => libc::exit(code),
+        }
+    }
+}
+
+impl Forked {
+    /// Waits for its end and says whether its closure came to its end.
+    ///
+    /// # Panics
+    /// If it was killed, or is no child of this process.
+    pub fn succeeded(self) -> bool {
+        let ended = rustix::io::retry_on_intr(|| waitpid(Some(self.0), WaitOptions::empty())).unwrap();
+        let (_, status) = ended.expect("without WNOHANG there is an answer");
+        let code = status.exit_status();
+        code.unwrap_or_else(|| panic!("the child was killed: {status:?}")) == 0
+    }
+}
+
+/// Replaces this process by a program that reads `input` to the end.
+///
+/// # Panics
+/// If that program cannot be had.
+pub fn become_cat(input: &impl AsRawFd) -> ! {
+    let arguments = [c"cat".as_ptr(), std::ptr::null()];
+    // SAFETY: open descriptors; C strings and a null at the end.
+    unsafe {
+        libc::dup2(input.as_raw_fd(), 0);
+        libc::execvp(c"cat".as_ptr(), arguments.as_ptr());
+    }
+    panic!("exec: {}", std::io::Error::last_os_error());
+}
+
+/// Ends this process at once, as a crash does.
+pub fn die() -> ! {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(0) }
+}
+
+/// Puts /dev/null under the number of a descriptor, as code does that closes and opens a number which is not its own.
+///
+/// # Panics
+/// If there is no such number.
+pub fn reuse_descriptor(number: i32) {
+    let null = std::fs::File::open("/dev/null").unwrap();
+    // SAFETY: two numbers; whoever owned the second one is what the test is about.
+    let code = unsafe { libc::dup2(null.as_raw_fd(), number) };
+    assert_eq!(code, number, "{}", std::io::Error::last_os_error());
 }
 
 /// Makes `uid` the user of this process, in all its threads, for good. rustix changes one thread only.

@@ -99,6 +99,21 @@ impl Connection {
         if code == ffi::SQLITE_OK { Ok(rows) } else { Err(self.failure(code)) }
     }
 
+    /// What SQLITE_FCNTL_LOCKSTATE answers for a database.
+    ///
+    /// # Panics
+    /// If there is no such database.
+    pub fn lock_state(&self, schema: &str) -> i32 {
+        let (schema, mut level) = (c_string(schema), -1);
+        // SAFETY: an open handle, a C string, and the integer that the opcode writes.
+        let code = unsafe {
+            let op = ffi::SQLITE_FCNTL_LOCKSTATE;
+            ffi::sqlite3_file_control(self.0, schema.as_ptr(), op, (&raw mut level).cast())
+        };
+        assert_eq!(code, ffi::SQLITE_OK);
+        level
+    }
+
     /// The io_methods of a database's file.
     ///
     /// # Panics

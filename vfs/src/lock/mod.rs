@@ -1,59 +1,36 @@
-//! SQLite's locks on the main file, taken by us instead of the base where the base's way does not work.
+//! SQLite's locks on the main file, taken by us instead of the base, so that nothing else in the process takes them away.
 //!
 //! The bytes and their meaning are SQLite's own (<https://www.sqlite.org/lockingv3.html>): PENDING, RESERVED and the 510
-//! SHARED bytes behind 1 GiB. The kernel arbitrates between connections, threads and processes alike; there is no table
-//! of our own. Invariant: the locks held are those of the level, except that after a failed step towards EXCLUSIVE the
-//! level is PENDING, which keeps new readers out until the next step or unlock, also where SHARED was lost on the way.
+//! SHARED bytes behind 1 GiB. The kernel arbitrates between connections, threads and processes alike, ours and stock ones;
+//! there is no table of our own. Invariant: the locks held are those of the level, except that after a failed step towards
+//! EXCLUSIVE the level is PENDING, which keeps new readers out until the next step or unlock, also where SHARED was lost on
+//! the way.
+//!
+//! The rooms: `choose` decides whose locks a database gets, `ofd` is a handle, `parked` closes it, `fork` and `handles` keep
+//! it from children, `try_out` finds out whether locks lock, `glance` looks into a file without dropping any.
 
+pub(crate) mod choose;
+pub(crate) mod fork;
+#[cfg(target_os = "linux")]
+mod glance;
+#[cfg(target_os = "linux")]
+pub(crate) mod handles;
 #[cfg(target_os = "linux")]
 pub(crate) mod ofd;
+#[cfg(target_os = "linux")]
+pub(crate) mod parked;
+#[cfg(target_os = "linux")]
+mod try_out;
 
+use std::cell::{Cell, RefCell};
 use std::io;
 
 use libsqlite3_sys as ffi;
 
-use crate::fs::LockReach;
-use crate::main_file::{Access, MainFile};
-
-/// The locks of an open file.
 #[cfg(target_os = "linux")]
-pub(crate) type FileLocks = Locks<ofd::Handle>;
-#[cfg(not(target_os = "linux"))]
-pub(crate) type FileLocks = Locks<std::convert::Infallible>;
+pub(crate) use glance::glance;
 
-/// Locks of our own for a database whose base would lock in a way that cannot work: on SMB, where the POSIX locks of
-/// stock SQLite end in `database is locked` for a single connection.
-///
-/// # Errors
-/// If they are needed and no handle for them can be opened.
-#[cfg(target_os = "linux")]
-pub(crate) fn for_file(main: &MainFile, native: bool) -> io::Result<Option<FileLocks>> {
-    let verdict = &main.verdict;
-    let smb = matches!(verdict.filesystem.as_str(), "cifs" | "smb3");
-    // With `nobrl` the locks stay in this kernel, where the base's way works.
-    let sent = verdict.locks == LockReach::Everybody;
-    let locking = matches!(main.access, Access::ReadWrite | Access::ReadOnly);
-    if !(native && smb && sent && locking && main.base == "unix") {
-        return Ok(None);
-    }
-    main.note("its locks are taken by hardened itself: SMB does not turn a shared lock into an exclusive one".into());
-    let handle = ofd::Handle::open(&main.path, main.access == Access::ReadOnly)?;
-    Ok(Some(Locks::new(handle)))
-}
-
-/// Reads the first bytes of a file on which others in this process may have locks, without dropping them.
-///
-/// # Errors
-/// If there are not so many, or it is not a plain file.
-#[cfg(target_os = "linux")]
-pub(crate) fn glance(path: &std::path::Path, start: &mut [u8]) -> io::Result<()> {
-    if !std::fs::symlink_metadata(path)?.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    ofd::Handle::open(path, true)?.glance(start)
-}
-
-/// Without handles that may be kept open nobody looks.
+/// Only Linux has descriptors of a thread's own; elsewhere nobody looks.
 ///
 /// # Errors
 /// Always.
@@ -62,14 +39,11 @@ pub(crate) fn glance(_: &std::path::Path, _: &mut [u8]) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Only Linux has locks of an open file description.
-///
-/// # Errors
-/// None.
+/// The locks of an open file.
+#[cfg(target_os = "linux")]
+pub(crate) type FileLocks = Locks<ofd::Handle>;
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn for_file(_: &MainFile, _: bool) -> io::Result<Option<FileLocks>> {
-    Ok(None)
-}
+pub(crate) type FileLocks = Locks<std::convert::Infallible>;
 
 /// A range of lock bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +57,6 @@ pub(crate) const RESERVED: Range = Range { start: 0x4000_0001, length: 1 };
 pub(crate) const SHARED: Range = Range { start: 0x4000_0002, length: 510 };
 /// PENDING and RESERVED.
 const BOTH: Range = Range { start: 0x4000_0000, length: 2 };
-/// All that a file can have.
-#[cfg(target_os = "linux")]
-const ANY: Range = Range { start: 0, length: 0 };
 /// All of them.
 pub(crate) const ALL: Range = Range { start: 0x4000_0000, length: 512 };
 
@@ -96,9 +67,13 @@ pub(crate) trait Bytes {
     fn release(&self, range: Range) -> io::Result<()>;
     /// Whether somebody else's lock would be in the way of an exclusive one.
     fn taken(&self, range: Range) -> io::Result<bool>;
-    /// What fstat(2) says about the file behind the handle.
+    /// What fstat(2) says about the file behind the handle, if it is that which was opened.
     fn stat(&self) -> Option<rustix::fs::Stat> {
         None
+    }
+    /// Fails if the handle is not what it was when it was opened.
+    fn verify(&self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -115,40 +90,99 @@ impl Bytes for std::convert::Infallible {
     }
 }
 
+/// How a shared lock becomes an exclusive one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upgrade {
+    /// In one step, and back in one.
+    Atomic,
+    /// Not at all: on SMB the exclusive one meets our own. PENDING keeps everybody else from EXCLUSIVE and from beginning to
+    /// read, so SHARED may be let go for the moment in between.
+    Stepwise,
+}
+
 /// The locks of one connection on one file.
 #[derive(Debug)]
 pub(crate) struct Locks<B> {
     bytes: B,
-    level: std::cell::Cell<i32>,
+    upgrade: Upgrade,
+    level: Cell<i32>,
     /// SHARED was let go on the way to EXCLUSIVE and could not be had back.
-    bare: std::cell::Cell<bool>,
+    bare: Cell<bool>,
+    /// What the last failure was, of those that are not just somebody else's lock.
+    failure: RefCell<Option<io::Error>>,
+    /// Its error number, as SQLITE_FCNTL_LAST_ERRNO tells it.
+    errno: Cell<i32>,
 }
 
 impl<B: Bytes> Locks<B> {
-    pub(crate) fn new(bytes: B) -> Self {
-        Locks { bytes, level: std::cell::Cell::new(ffi::SQLITE_LOCK_NONE), bare: std::cell::Cell::new(false) }
+    pub(crate) fn new(bytes: B, upgrade: Upgrade) -> Self {
+        Locks {
+            bytes,
+            upgrade,
+            level: Cell::new(ffi::SQLITE_LOCK_NONE),
+            bare: Cell::new(false),
+            failure: RefCell::default(),
+            errno: Cell::new(0),
+        }
+    }
+
+    /// The level, as SQLITE_FCNTL_LOCKSTATE tells it.
+    pub(crate) fn level(&self) -> i32 {
+        self.level.get()
+    }
+
+    /// The last failure, once.
+    pub(crate) fn failure(&self) -> Option<io::Error> {
+        self.failure.take()
+    }
+
+    /// The error number of the last one, 0 without.
+    pub(crate) fn errno(&self) -> i32 {
+        self.errno.get()
+    }
+
+    fn failed(&self, error: io::Error) {
+        self.errno.set(error.raw_os_error().unwrap_or(0));
+        self.failure.replace(Some(error));
     }
 
     /// xLock: raises the level, or answers SQLITE_BUSY.
     pub(crate) fn lock(&self, wanted: i32) -> i32 {
+        match self.raise(wanted) {
+            Ok(true) => ffi::SQLITE_OK,
+            Ok(false) => ffi::SQLITE_BUSY,
+            Err(error) => {
+                let code = code_of(&error);
+                if code != ffi::SQLITE_BUSY {
+                    self.failed(error);
+                }
+                code
+            }
+        }
+    }
+
+    /// Raises the level; `false` if somebody else's lock is in the way.
+    pub(crate) fn raise(&self, wanted: i32) -> io::Result<bool> {
         let level = self.level.get();
         if level >= wanted {
-            return ffi::SQLITE_OK;
+            return Ok(true);
         }
-        let result = match wanted {
+        let raised = match wanted {
             ffi::SQLITE_LOCK_SHARED => self.share(),
-            ffi::SQLITE_LOCK_RESERVED => self.bytes.take(RESERVED, true),
-            ffi::SQLITE_LOCK_EXCLUSIVE => self.exclude(),
-            _ => return ffi::SQLITE_MISUSE,
-        };
-        match result {
-            Ok(true) => {
-                self.level.set(wanted);
-                ffi::SQLITE_OK
+            ffi::SQLITE_LOCK_RESERVED => {
+                self.bytes.verify()?;
+                self.bytes.take(RESERVED, true)
             }
-            Ok(false) => ffi::SQLITE_BUSY,
-            Err(_) => ffi::SQLITE_IOERR_LOCK,
+            ffi::SQLITE_LOCK_EXCLUSIVE => match self.upgrade {
+                Upgrade::Atomic => self.exclude(),
+                Upgrade::Stepwise => self.exclude_stepwise(),
+            },
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }?;
+        if raised {
+            self.level.set(wanted);
         }
+        Ok(raised)
     }
 
     /// A reader passes PENDING, which a writer about to write holds.
@@ -165,9 +199,23 @@ impl<B: Bytes> Locks<B> {
         shared
     }
 
-    /// Servers of SMB do not turn a shared lock into an exclusive one: the exclusive one meets our own. PENDING keeps
-    /// everybody else from EXCLUSIVE and from beginning to read, so SHARED may be let go for the moment in between.
+    /// A writer keeps new readers out first. Who comes from SHARED undoes a transaction that nobody owns, or ends the WAL; of
+    /// two such each has the other in the way, and gives up.
     fn exclude(&self) -> io::Result<bool> {
+        match self.level.get() {
+            ffi::SQLITE_LOCK_SHARED => self.bytes.verify()?,
+            ffi::SQLITE_LOCK_RESERVED => {
+                if !self.bytes.take(PENDING, true)? {
+                    return Ok(false);
+                }
+                self.level.set(ffi::SQLITE_LOCK_PENDING);
+            }
+            _ => {}
+        }
+        self.bytes.take(SHARED, true)
+    }
+
+    fn exclude_stepwise(&self) -> io::Result<bool> {
         if self.level.get() < ffi::SQLITE_LOCK_PENDING {
             if !self.bytes.take(PENDING, true)? {
                 return Ok(false);
@@ -196,26 +244,43 @@ impl<B: Bytes> Locks<B> {
         if level <= wanted {
             return ffi::SQLITE_OK;
         }
-        let result = if wanted == ffi::SQLITE_LOCK_SHARED { self.lower(level) } else { self.bytes.release(ALL) };
+        let unlock = ffi::SQLITE_IOERR_UNLOCK;
+        let result = match wanted {
+            ffi::SQLITE_LOCK_SHARED => self.lower(level),
+            _ => self.bytes.release(ALL).map_err(|error| (unlock, error)),
+        };
+        if result.is_ok() || wanted == ffi::SQLITE_LOCK_NONE {
+            // The pager takes NONE for reached even if it was not: then it begins anew, with a lock for which it asks.
+            self.bare.set(false);
+            self.level.set(wanted);
+        }
         match result {
-            Ok(()) => {
-                self.bare.set(false);
-                self.level.set(wanted);
-                ffi::SQLITE_OK
+            Ok(()) => ffi::SQLITE_OK,
+            Err((code, error)) => {
+                self.failed(error);
+                code
             }
-            Err(_) => ffi::SQLITE_IOERR_UNLOCK,
         }
     }
 
-    fn lower(&self, level: i32) -> io::Result<()> {
+    fn lower(&self, level: i32) -> Result<(), (i32, io::Error)> {
+        let unlock = |error| (ffi::SQLITE_IOERR_UNLOCK, error);
         if level == ffi::SQLITE_LOCK_EXCLUSIVE || self.bare.get() {
-            // As on the way up, one lock at a time, with PENDING still held: without SHARED it may not be given up.
-            self.bytes.release(SHARED)?;
-            if !self.bytes.take(SHARED, false)? {
-                return Err(io::Error::other("a shared lock could not be taken back"));
+            let failed = match self.upgrade {
+                Upgrade::Atomic => ffi::SQLITE_IOERR_RDLOCK,
+                // As on the way up, one lock at a time, with PENDING still held: without SHARED it may not be given up.
+                Upgrade::Stepwise => {
+                    self.bytes.release(SHARED).map_err(unlock)?;
+                    ffi::SQLITE_IOERR_UNLOCK
+                }
+            };
+            match self.bytes.take(SHARED, false) {
+                Ok(true) => {}
+                Ok(false) => return Err((failed, io::Error::other("a shared lock could not be taken back"))),
+                Err(error) => return Err((failed, error)),
             }
         }
-        self.bytes.release(BOTH)
+        self.bytes.release(BOTH).map_err(unlock)
     }
 
     /// What fstat(2) says about the file.
@@ -228,9 +293,50 @@ impl<B: Bytes> Locks<B> {
         if self.level.get() >= ffi::SQLITE_LOCK_RESERVED {
             return Ok(true);
         }
-        self.bytes.taken(RESERVED).map_err(|_| ffi::SQLITE_IOERR_CHECKRESERVEDLOCK)
+        self.bytes.taken(RESERVED).map_err(|error| {
+            self.failed(error);
+            ffi::SQLITE_IOERR_CHECKRESERVEDLOCK
+        })
     }
 }
 
+#[cfg(target_os = "linux")]
+impl FileLocks {
+    /// Gives all of them back, and closes the handle and the base file, as soon as that harms nobody. The code of the
+    /// base's xClose.
+    pub(crate) fn close_with(self, base: parked::Close) -> i32 {
+        self.bytes.close_with(base)
+    }
+
+    /// Whether somebody has a lock who is no process that this one can see.
+    pub(crate) fn held_by_nobody_here(&self) -> bool {
+        self.bytes.held_by_nobody_here()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl FileLocks {
+    pub(crate) fn close_with(self, _: Box<dyn FnOnce() -> i32 + Send>) -> i32 {
+        match self.bytes {}
+    }
+
+    pub(crate) fn held_by_nobody_here(&self) -> bool {
+        match self.bytes {}
+    }
+}
+
+/// What stock SQLite makes of an error of a lock: some of a network filesystem mean only that it is to be tried again.
+fn code_of(error: &io::Error) -> i32 {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EAGAIN | libc::ETIMEDOUT | libc::EBUSY | libc::EINTR | libc::ENOLCK) => {
+            ffi::SQLITE_BUSY
+        }
+        Some(libc::EPERM) => ffi::SQLITE_PERM,
+        _ => ffi::SQLITE_IOERR_LOCK,
+    }
+}
+
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -1,83 +1,63 @@
 //! Open file description locks (fcntl_locking(2)): they belong to our handle, and no other close() drops them.
 //!
-//! The handle is opened once and stays open as long as the connection. Closing it would drop the POSIX locks that stock
-//! connections of this process hold on the file; while anybody has locks on it, the handle is kept for the next connection
-//! instead. (Whose they are the kernel tells only of the first, and on SMB of none.)
+//! The handle is opened once and stays open as long as the connection; closing it is the business of [`parked`]. Its number is
+//! 1000 or more where that can be had, out of reach of code that closes a number it has closed before, and it is compared with
+//! the database before a transaction writes: a number that has come to mean another file is never used again.
 
-use std::collections::HashMap;
-use std::fs::File;
+use std::cell::Cell;
+use std::fs::{File, Metadata, Permissions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use super::{ALL, ANY, Bytes, Range};
+use super::parked::{self, Close, Identity};
+use super::{ALL, Bytes, Range, fork, handles};
 
-/// Device and inode.
-type Identity = (u64, u64);
+/// Below this are the numbers that programs use, and mix up.
+const HIGH: libc::c_int = 1000;
 
-/// Which parked handles may be used: only one opened for writing takes exclusive locks, and one that a forked child has a
-/// copy of shares its locks with the parent's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Kept {
-    identity: Identity,
-    read_only: bool,
-    pid: u32,
-}
+/// The number of a handle that is ours no more.
+const LOST: RawFd = -1;
 
-/// Handles that could not be closed.
-static PARKED: Mutex<Option<HashMap<Kept, Vec<OwnedFd>>>> = Mutex::new(None);
+/// The whole file.
+const EVERYTHING: Range = Range { start: 0, length: 0 };
 
 /// A handle for locks.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    fd: Option<OwnedFd>,
-    /// A forked child has a copy of the handle; what it released would be the parent's.
-    kept: Kept,
-    /// The bytes on which SQLite locks this file.
-    bytes: Range,
+    fd: Cell<RawFd>,
+    identity: Identity,
+    /// Such a handle takes no exclusive locks.
+    read_only: bool,
+    /// How many forks there had been when it was opened: see [`fork::count`].
+    forks: u32,
+    /// The error number with which the filesystem has refused the first question about locks.
+    refused: Option<i32>,
+    /// It is one of those in use on its inode.
+    counted: Cell<bool>,
 }
 
 impl Handle {
     /// Opens a handle on the database, which is open already.
     pub(crate) fn open(path: &Path, read_only: bool) -> io::Result<Handle> {
-        let metadata = std::fs::metadata(path)?;
-        let kept = Kept { identity: (metadata.dev(), metadata.ino()), read_only, pid: std::process::id() };
-        let parked = {
-            let mut parked = PARKED.lock().unwrap_or_else(PoisonError::into_inner);
-            parked.as_mut().and_then(|parked| parked.get_mut(&kept)?.pop())
-        };
-        let fd = match parked {
-            Some(fd) => fd,
-            None => {
-                let file = File::options().read(true).write(!read_only).open(path)?;
-                let opened = file.metadata()?;
-                let opened = Kept { identity: (opened.dev(), opened.ino()), ..kept };
-                if opened != kept {
-                    // Closing it now could drop locks on whatever it is.
-                    park(opened, file.into());
-                    return Err(io::Error::other("the file was replaced while it was being opened"));
-                }
-                file.into()
+        if parked::anything() {
+            parked::sweep();
+            if let Some(handle) = Handle::kept(&std::fs::metadata(path)?, read_only) {
+                return Ok(handle);
             }
-        };
-        Ok(Handle { fd: Some(fd), kept, bytes: ALL })
+        }
+        Handle::on(File::options().read(true).write(!read_only).open(path)?, read_only)
     }
 
-    /// Opens a handle on a file beside the database, on which `bytes` are locked. Links are not followed. It is created with
-    /// the permissions `create`, if those are given and it is missing.
-    pub(crate) fn beside(path: &Path, read_only: bool, create: Option<u32>, bytes: Range) -> io::Result<Handle> {
-        let kept = |found: &std::fs::Metadata| Kept {
-            identity: (found.dev(), found.ino()),
-            read_only,
-            pid: std::process::id(),
-        };
-        if let Ok(found) = std::fs::symlink_metadata(path) {
-            let kept = kept(&found);
-            let mut parked = PARKED.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(fd) = parked.as_mut().and_then(|parked| parked.get_mut(&kept)?.pop()) {
-                return Ok(Handle { fd: Some(fd), kept, bytes });
+    /// Opens a handle on a file beside the database. Links are not followed. It is created with the permissions `create`, if
+    /// those are given and it is missing.
+    pub(crate) fn beside(path: &Path, read_only: bool, create: Option<u32>) -> io::Result<Handle> {
+        if parked::anything() {
+            parked::sweep();
+            let found = std::fs::symlink_metadata(path).ok();
+            if let Some(handle) = found.and_then(|found| Handle::kept(&found, read_only)) {
+                return Ok(handle);
             }
         }
         let mut options = File::options();
@@ -86,37 +66,66 @@ impl Handle {
             options.create(true).mode(mode);
         }
         let file = options.open(path)?;
-        let found = match file.metadata() {
-            Ok(found) => found,
-            Err(error) => {
-                // Closing it could drop locks.
-                std::mem::forget(file);
-                return Err(error);
+        if let (Some(mode), Ok(found)) = (create, file.metadata()) {
+            if found.len() == 0 && found.mode() & 0o777 != mode {
+                // The umask does not count. Where this is not allowed the file stays as it is.
+                let _ = file.set_permissions(Permissions::from_mode(mode));
             }
-        };
-        if let Some(mode) = create.filter(|mode| found.len() == 0 && found.mode() & 0o777 != *mode) {
-            // The umask does not count. Where this is not allowed the file stays as it is.
-            let _ = file.set_permissions(std::fs::Permissions::from_mode(mode));
         }
-        Ok(Handle { kept: kept(&found), fd: Some(file.into()), bytes })
+        Handle::on(file, read_only)
     }
 
-    /// Keeps it open for the next connection without asking whether anybody else has locks.
-    pub(crate) fn park(mut self) {
-        if let Some(fd) = self.fd.take() {
-            park(self.kept, fd);
+    /// One that was kept of this inode, if its number still means it.
+    fn kept(found: &Metadata, read_only: bool) -> Option<Handle> {
+        let identity = (found.dev(), found.ino());
+        while let Some(fd) = parked::take(identity, read_only) {
+            if !matches!(is_still(fd, identity), Ok(false)) {
+                return Some(Handle::of(fd, identity, read_only, None));
+            }
+            handles::forget(fd);
+            parked::left(identity, None);
         }
+        None
+    }
+
+    fn on(file: File, read_only: bool) -> io::Result<Handle> {
+        let found = file.metadata();
+        // From here on it may not simply be closed.
+        let (fd, refused) = move_up(file.into_raw_fd());
+        handles::register(fd);
+        let found = found?;
+        let identity = (found.dev(), found.ino());
+        parked::joined(identity);
+        Ok(Handle::of(fd, identity, read_only, refused))
+    }
+
+    fn of(fd: RawFd, identity: Identity, read_only: bool, refused: Option<i32>) -> Handle {
+        Handle { fd: Cell::new(fd), identity, read_only, forks: fork::count(), refused, counted: Cell::new(true) }
+    }
+
+    /// The error number with which the filesystem has refused the first question about locks.
+    pub(crate) fn refused(&self) -> Option<i32> {
+        self.refused
+    }
+
+    /// Device and inode of the file behind it.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        self.identity
     }
 
     /// The descriptor.
     ///
     /// # Errors
-    /// In a forked child: the file is the parent's.
+    /// In a forked child, where the file is the parent's, and if the number is ours no more.
     pub(crate) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
-        match &self.fd {
-            Some(fd) if self.kept.pid == std::process::id() => Ok(fd.as_fd()),
-            _ => Err(io::Error::other("the connection belongs to the parent process")),
+        if self.forks != fork::count() {
+            return Err(io::Error::other("the connection belongs to the parent process"));
         }
+        if self.fd.get() == LOST {
+            return Err(lost());
+        }
+        // SAFETY: open as long as the handle, as far as it is up to us.
+        Ok(unsafe { BorrowedFd::borrow_raw(self.fd.get()) })
     }
 
     /// The strongest kind of lock that somebody else has on these bytes, as far as the kernel tells: `true` for exclusive.
@@ -126,23 +135,35 @@ impl Handle {
         Ok((kind != libc::F_UNLCK as libc::c_int).then_some(kind == libc::F_WRLCK as libc::c_int))
     }
 
-    /// Device and inode of the file behind it.
-    pub(crate) fn identity(&self) -> (u64, u64) {
-        self.kept.identity
+    /// Whether somebody has a lock who is no process that this one can see.
+    pub(crate) fn held_by_nobody_here(&self) -> bool {
+        // The other kind of question tells a number also of locks of an open file, if a server keeps them.
+        let lock = self.call(libc::F_GETLK, libc::F_WRLCK as libc::c_short, ALL);
+        lock.is_ok_and(|lock| lock.l_type != libc::F_UNLCK as libc::c_short && lock.l_pid == 0)
     }
 
-    /// Reads the first bytes, and closes the handle only if nobody has a lock anywhere in the file.
-    pub(super) fn glance(mut self, start: &mut [u8]) -> io::Result<()> {
-        let Some(fd) = self.fd.take() else { return Err(io::ErrorKind::NotFound.into()) };
-        let file = File::from(fd);
-        let read = std::os::unix::fs::FileExt::read_exact_at(&file, start, 0);
-        self.fd = Some(file.into());
-        if self.taken(ANY).unwrap_or(true) {
-            if let Some(fd) = self.fd.take() {
-                park(self.kept, fd);
-            }
+    /// Releases its locks and closes it together with the base file of its connection, or keeps both open while closing
+    /// would take away locks of others in this process. The code of the base's xClose.
+    pub(crate) fn close_with(self, base: Close) -> i32 {
+        self.leave(Some(base))
+    }
+
+    fn leave(&self, base: Option<Close>) -> i32 {
+        self.counted.set(false);
+        if self.forks != fork::count() {
+            // The child has closed it before anything else.
+            self.fd.set(LOST);
+            return base.map_or(libsqlite3_sys::SQLITE_OK, |base| base());
         }
-        read
+        // Kept, the handle would keep its locks too, and so would a child that is about to call exec(2).
+        let _ = self.release(EVERYTHING);
+        if matches!(is_still(self.fd.get(), self.identity), Ok(false)) {
+            self.lose();
+        }
+        match self.fd.replace(LOST) {
+            LOST => parked::left(self.identity, base),
+            fd => parked::leave(self.identity, fd, self.read_only, base),
+        }
     }
 
     fn call(&self, command: libc::c_int, kind: libc::c_short, range: Range) -> io::Result<libc::flock> {
@@ -154,15 +175,70 @@ impl Handle {
         lock.l_start = range.start as libc::off_t;
         lock.l_len = range.length as libc::off_t;
         loop {
-            // SAFETY: an open descriptor and a structure that lives across the call.
+            // SAFETY: a descriptor and a structure that lives across the call.
             if unsafe { libc::fcntl(fd.as_raw_fd(), command, &raw mut lock) } == 0 {
                 return Ok(lock);
             }
             let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                // A handle for reading takes no exclusive locks, and is told so in the same way.
+                Some(libc::EBADF) if matches!(is_still(fd.as_raw_fd(), self.identity), Ok(false)) => {
+                    return Err(self.lose());
+                }
+                _ => return Err(error),
             }
         }
+    }
+
+    /// The number is somebody else's now.
+    fn lose(&self) -> io::Error {
+        handles::forget(self.fd.replace(LOST));
+        lost()
+    }
+}
+
+fn lost() -> io::Error {
+    io::Error::other(
+        "something in this process has closed the descriptor that held its locks; close the connection, and find the code \
+         that closes descriptors which are not its own",
+    )
+}
+
+/// Whether the number still means this file. A server that does not answer proves nothing.
+#[allow(clippy::unnecessary_cast)]
+fn is_still(fd: RawFd, identity: Identity) -> io::Result<bool> {
+    // SAFETY: stat is a plain C structure that lives across the call; a number that is no descriptor is an error.
+    let found = unsafe {
+        let mut found: libc::stat = std::mem::zeroed();
+        match libc::fstat(fd, &raw mut found) {
+            0 => Ok(found),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    match found {
+        Ok(found) => Ok((found.st_dev as u64, found.st_ino as u64) == identity),
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
+/// drops those of this process.
+fn move_up(low: RawFd) -> (RawFd, Option<i32>) {
+    match parked::first(low) {
+        Err(error) => return (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
+        Ok(None) if low < HIGH => {}
+        Ok(_) => return (low, None),
+    }
+    // SAFETY: an open descriptor, which is closed only when it has been doubled.
+    unsafe {
+        let high = libc::fcntl(low, libc::F_DUPFD_CLOEXEC, HIGH);
+        if high < 0 {
+            return (low, None);
+        }
+        libc::close(low);
+        (high, None)
     }
 }
 
@@ -185,25 +261,26 @@ impl Bytes for Handle {
         Ok(self.held(range)?.is_some())
     }
 
+    #[allow(clippy::unnecessary_cast)]
     fn stat(&self) -> Option<rustix::fs::Stat> {
-        rustix::fs::fstat(self.fd.as_ref()?).ok()
+        let found = rustix::fs::fstat(self.fd().ok()?).ok()?;
+        ((found.st_dev as u64, found.st_ino as u64) == self.identity).then_some(found)
+    }
+
+    fn verify(&self) -> io::Result<()> {
+        match is_still(self.fd()?.as_raw_fd(), self.identity)? {
+            true => Ok(()),
+            false => Err(self.lose()),
+        }
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // Kept, the handle would keep its locks too. In a forked child nothing is released: the locks are the parent's.
-        let _ = self.release(self.bytes);
-        let neighbour = self.taken(self.bytes).unwrap_or(false);
-        if let (true, Some(fd)) = (neighbour, self.fd.take()) {
-            park(self.kept, fd);
+        if self.counted.get() {
+            self.leave(None);
         }
     }
-}
-
-fn park(kept: Kept, fd: OwnedFd) {
-    let mut parked = PARKED.lock().unwrap_or_else(PoisonError::into_inner);
-    parked.get_or_insert_with(HashMap::new).entry(kept).or_default().push(fd);
 }
 
 #[cfg(test)]
@@ -211,11 +288,12 @@ fn park(kept: Kept, fd: OwnedFd) {
 mod tests {
     use super::super::{RESERVED, SHARED};
     use super::*;
-    use std::sync::MutexGuard;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    /// One at a time: a child forked while another test has locked [`PARKED`] would wait for ever.
+    /// One at a time: what is kept belongs to the process.
     fn turn() -> MutexGuard<'static, ()> {
         static TURN: Mutex<()> = Mutex::new(());
+        fork::watch();
         TURN.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -71,7 +71,7 @@ fn clients<const N: usize>() -> [Locks<Handle>; N] {
     let mut owner = 0;
     std::array::from_fn(|_| {
         owner += 1;
-        Locks::new(Handle { server: server.clone(), owner })
+        Locks::new(Handle { server: server.clone(), owner }, Upgrade::Stepwise)
     })
 }
 

@@ -4,7 +4,7 @@
 //! szOsFile bytes, and its pMethods is not null.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use libsqlite3_sys as ffi;
 
@@ -14,7 +14,13 @@ const ALIGN: usize = 16;
 pub(crate) struct BaseFile {
     file: *mut ffi::sqlite3_file,
     layout: Layout,
+    /// The name it was opened with, if that is a copy of ours: it lives as long as the file.
+    _name: Option<Box<[u8]>>,
 }
+
+// SAFETY: the files of a registered VFS may be used from any thread, one call at a time
+// (https://www.sqlite.org/threadsafe.html); whoever owns the value makes the calls.
+unsafe impl Send for BaseFile {}
 
 macro_rules! call {
     ($self:ident . $method:ident ( $($argument:expr),* ) or $missing:expr) => {{
@@ -49,7 +55,7 @@ impl BaseFile {
             if file.is_null() {
                 return Err(ffi::SQLITE_NOMEM);
             }
-            let base = BaseFile { file, layout };
+            let base = BaseFile { file, layout, _name: None };
             let Some(open) = (*vfs).xOpen else { return Err(ffi::SQLITE_ERROR) };
             let code = open(vfs, name, file, flags, out_flags);
             if code == ffi::SQLITE_OK && !(*file).pMethods.is_null() {
@@ -61,6 +67,46 @@ impl BaseFile {
             }
             Err(if code == ffi::SQLITE_OK { ffi::SQLITE_ERROR } else { code })
         }
+    }
+
+    /// The same with a copy of the name and of the parameters behind it, so that the file may outlive the connection.
+    ///
+    /// # Safety
+    /// As [`BaseFile::open`]; without SQLITE_OPEN_URI nothing need stand behind the name.
+    pub(crate) unsafe fn open_for_long(
+        vfs: *mut ffi::sqlite3_vfs,
+        name: *const c_char,
+        flags: c_int,
+        out_flags: *mut c_int,
+    ) -> Result<BaseFile, c_int> {
+        // Four zero bytes before it, and empty strings behind it where the names of journals may stand
+        // (https://www.sqlite.org/c3ref/create_filename.html).
+        let mut copy = vec![0; 4];
+        // SAFETY: a C string, and behind it, if it comes from a URI, keys and values up to an empty key.
+        unsafe {
+            let mut next = name;
+            loop {
+                let text = CStr::from_ptr(next).to_bytes_with_nul();
+                copy.extend_from_slice(text);
+                let key = !std::ptr::eq(next, name);
+                if flags & ffi::SQLITE_OPEN_URI == 0 || (key && text.len() == 1) {
+                    break;
+                }
+                next = next.add(text.len());
+                if key {
+                    let value = CStr::from_ptr(next).to_bytes_with_nul();
+                    copy.extend_from_slice(value);
+                    next = next.add(value.len());
+                }
+            }
+        }
+        copy.extend_from_slice(&[0; 4]);
+        let copy = copy.into_boxed_slice();
+        let Some(start) = copy.get(4..) else { return Err(ffi::SQLITE_NOMEM) };
+        // SAFETY: as xOpen wants it, and kept as long as the file.
+        let mut base = unsafe { BaseFile::open(vfs, start.as_ptr().cast(), flags, out_flags) }?;
+        base._name = Some(copy);
+        Ok(base)
     }
 
     pub(crate) fn methods(&self) -> &ffi::sqlite3_io_methods {

@@ -5,19 +5,21 @@
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use libsqlite3_sys as ffi;
 
 use super::register::name_of;
+use crate::lock::fork::PerProcess;
 
+#[derive(Clone)]
 struct Own {
     name: Vec<u8>,
     base: usize,
 }
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
-static OWN: Mutex<Vec<Own>> = Mutex::new(Vec::new());
+/// A forked child still has the names that its parent's connections use: whatever is under them is on that base.
+static OWN: PerProcess<Vec<Own>> = PerProcess::new(|inherited| inherited.cloned().unwrap_or_default());
 
 /// Remembers a base of its own for a database until dropped.
 pub(crate) struct Remembered {
@@ -32,7 +34,7 @@ impl Remembered {
 }
 
 pub(crate) fn remember(name: &CStr, base: *mut ffi::sqlite3_vfs) -> Remembered {
-    let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut own = OWN.lock();
     own.push(Own { name: name.to_bytes().to_vec(), base: base as usize });
     COUNT.store(own.len(), Ordering::Release);
     Remembered { name: name.to_bytes().to_vec(), base }
@@ -40,7 +42,7 @@ pub(crate) fn remember(name: &CStr, base: *mut ffi::sqlite3_vfs) -> Remembered {
 
 impl Drop for Remembered {
     fn drop(&mut self) {
-        let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = OWN.lock();
         if let Some(index) = own.iter().position(|own| own.name == self.name) {
             own.remove(index);
         }
@@ -55,7 +57,7 @@ pub(crate) fn none() -> bool {
 
 /// The base of the open database that this file belongs to: itself, its journal, its WAL or a super-journal.
 pub(crate) fn of(name: &CStr) -> Option<*mut ffi::sqlite3_vfs> {
-    let own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = OWN.lock();
     own.iter()
         .find(|own| {
             name.to_bytes()
@@ -63,6 +65,11 @@ pub(crate) fn of(name: &CStr) -> Option<*mut ffi::sqlite3_vfs> {
                 .is_some_and(|rest| matches!(rest, b"" | b"-journal" | b"-wal") || rest.starts_with(b"-mj"))
         })
         .map(|own| own.base as *mut ffi::sqlite3_vfs)
+}
+
+/// Whether a VFS is the operating system's with locks of the process.
+pub(crate) fn is_unix(vfs: *mut ffi::sqlite3_vfs) -> bool {
+    name_of(vfs) == "unix"
 }
 
 /// Whether a VFS does its I/O on the operating system's files under the names it is given.

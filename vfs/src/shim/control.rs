@@ -9,9 +9,10 @@ use super::base::BaseFile;
 use super::below::Below;
 use super::connection::Borrowed;
 use super::file::{Kind, State, state};
-use super::{generation, protect};
+use super::{generation, inherited, protect};
 use crate::checksum::{self, pages::Pages};
 use crate::format::database::Header;
+use crate::lock::FileLocks;
 use crate::main_file::{self, MainFile};
 use crate::policy::{self, Answer, Rule};
 use crate::report::{Report, VerdictReport};
@@ -66,6 +67,17 @@ pub(crate) unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, argum
             (*who).main = state.main().cloned();
         }
         return ffi::SQLITE_OK;
+    }
+    if state.is_inherited() {
+        inherited::refuse(state, ffi::SQLITE_IOERR);
+        if op == ffi::SQLITE_FCNTL_PRAGMA {
+            // SAFETY: the array that SQLITE_FCNTL_PRAGMA comes with.
+            return match unsafe { hand_over(state, argument.cast(), &format!("hardened: {}", inherited::TEXT)) } {
+                ffi::SQLITE_OK => ffi::SQLITE_ERROR,
+                code => code,
+            };
+        }
+        return ffi::SQLITE_IOERR;
     }
     let Some(base) = &state.base else { return ffi::SQLITE_NOTFOUND };
     if let State { kind: Kind::Main(main), pages: Some(pages), .. } = state {
@@ -129,6 +141,20 @@ pub(crate) unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, argum
                 if let Some(index) = state.index() {
                     // SAFETY: the argument is a pointer to an integer.
                     unsafe { *argument.cast::<c_int>() = c_int::from(index.has_readers()) };
+                    return ffi::SQLITE_OK;
+                }
+            }
+            ffi::SQLITE_FCNTL_LOCKSTATE => {
+                if let Some(locks) = &state.locks {
+                    // SAFETY: the argument is a pointer to an integer.
+                    unsafe { *argument.cast::<c_int>() = locks.level() };
+                    return ffi::SQLITE_OK;
+                }
+            }
+            ffi::SQLITE_FCNTL_LAST_ERRNO => {
+                if let Some(errno) = state.locks.as_ref().map(FileLocks::errno).filter(|errno| *errno != 0) {
+                    // SAFETY: the argument is a pointer to an integer.
+                    unsafe { *argument.cast::<c_int>() = errno };
                     return ffi::SQLITE_OK;
                 }
             }
@@ -240,6 +266,7 @@ fn report(state: &State, main: &MainFile) -> Report {
         synchronous: None,
         busy_timeout: None,
         guard: main.shared.as_ref().map_or_else(|| "off".to_owned(), |shared| shared.keeper().describe()),
+        locks: main.locks.clone(),
         alarms: main.shared.as_ref().map_or_else(Vec::new, |shared| shared.alarms()),
         notes: main.notes(),
         base: main.base.clone(),

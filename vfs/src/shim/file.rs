@@ -16,13 +16,15 @@ use super::bases::Remembered;
 use super::below::Below;
 use super::control;
 use super::edge::guarded;
+use super::inherited;
 use super::link;
 use super::lost::tell_lost;
 use super::methods;
 use super::protect;
 use super::register::Registration;
 use crate::checksum::pages::Pages;
-use crate::lock::FileLocks;
+use crate::fs::Class;
+use crate::lock::{FileLocks, fork};
 use crate::main_file::{self, Journal, MainFile, Role};
 use crate::shm::Index;
 
@@ -57,9 +59,17 @@ pub(crate) struct State {
     pub(crate) pages: Option<Pages>,
     /// Kept while the file is open, if its URI named a base of its own.
     pub(crate) own_base: Option<Remembered>,
+    /// How many forks there had been when it was opened: see [`fork::count`].
+    pub(crate) forks: u32,
 }
 
 impl State {
+    /// Whether this process has the file from its parent.
+    #[inline]
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.forks != fork::count()
+    }
+
     /// The code a refused file answers, if it is one.
     pub(super) fn refusal(&self) -> c_int {
         match &self.kind {
@@ -165,13 +175,21 @@ pub(crate) unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
             (*file).sqlite.pMethods = std::ptr::null();
             Box::from_raw(std::mem::replace(&mut (*file).state, std::ptr::null_mut()))
         };
+        if state.is_inherited() {
+            return inherited::close(state);
+        }
+        let mut state = state;
         if let Some((main, role)) = state.protected() {
             // SAFETY: SQLite closes the file, and no other call on the connection's files runs.
             unsafe { protect::before_close(main, role) };
             link::disconnect(&state);
             protect::after_close(main, role);
         }
-        let code = state.base.as_ref().map_or(ffi::SQLITE_OK, BaseFile::close);
+        let code = match (state.locks.take(), state.base.take()) {
+            (Some(locks), Some(base)) => locks.close_with(Box::new(move || base.close())),
+            (_, Some(base)) => base.close(),
+            (_, None) => ffi::SQLITE_OK,
+        };
         if let Some(shared) = state.main().and_then(|main| main.shared.as_ref()) {
             shared.leave();
         }
@@ -179,11 +197,14 @@ pub(crate) unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
     })
 }
 
-/// The base file, or the refusal's code at once.
+/// The base file, or the refusal's code at once; in a forked child the other code.
 macro_rules! base_of {
-    ($file:expr) => {{
+    ($file:expr, $inherited:expr) => {{
         // SAFETY: SQLite calls the methods of an open file.
         let state = unsafe { state($file) };
+        if state.is_inherited() {
+            return crate::shim::inherited::refuse(state, $inherited);
+        }
         match &state.base {
             Some(base) => base,
             None => return state.refusal(),
@@ -193,7 +214,7 @@ macro_rules! base_of {
 pub(super) use base_of;
 
 pub(crate) unsafe extern "C" fn read(f: *mut ffi::sqlite3_file, buffer: *mut c_void, n: c_int, at: i64) -> c_int {
-    let base = base_of!(f);
+    let base = base_of!(f, ffi::SQLITE_IOERR_READ);
     // SAFETY: an open file.
     let state = unsafe { state(f) };
     if let Some(code) = state.lost() {
@@ -235,7 +256,7 @@ macro_rules! protected {
 }
 
 pub(crate) unsafe extern "C" fn write(f: *mut ffi::sqlite3_file, buffer: *const c_void, n: c_int, at: i64) -> c_int {
-    let base = base_of!(f);
+    let base = base_of!(f, ffi::SQLITE_IOERR_WRITE);
     // SAFETY: an open file.
     if let Some(code) = unsafe { state(f) }.lost() {
         return code;
@@ -285,7 +306,7 @@ pub(crate) unsafe extern "C" fn write(f: *mut ffi::sqlite3_file, buffer: *const 
 }
 
 pub(crate) unsafe extern "C" fn truncate(f: *mut ffi::sqlite3_file, size: i64) -> c_int {
-    let base = base_of!(f);
+    let base = base_of!(f, ffi::SQLITE_IOERR_TRUNCATE);
     // SAFETY: an open file.
     if let Some(code) = unsafe { state(f) }.lost() {
         return code;
@@ -303,7 +324,7 @@ pub(crate) unsafe extern "C" fn truncate(f: *mut ffi::sqlite3_file, size: i64) -
 }
 
 pub(crate) unsafe extern "C" fn sync(f: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
-    let base = base_of!(f);
+    let base = base_of!(f, ffi::SQLITE_IOERR_FSYNC);
     // SAFETY: an open file.
     if let Some(code) = unsafe { state(f) }.lost() {
         return code;
@@ -339,7 +360,7 @@ pub(super) unsafe fn flushed(f: *mut ffi::sqlite3_file) -> c_int {
 }
 
 pub(crate) unsafe extern "C" fn file_size(f: *mut ffi::sqlite3_file, size: *mut i64) -> c_int {
-    let base = base_of!(f);
+    let base = base_of!(f, ffi::SQLITE_IOERR_FSTAT);
     // SAFETY: an open file; SQLite's pointer.
     unsafe {
         if let Kind::Main(main) = &state(f).kind {
@@ -353,7 +374,7 @@ pub(crate) unsafe extern "C" fn file_size(f: *mut ffi::sqlite3_file, size: *mut 
 }
 
 pub(crate) unsafe extern "C" fn lock(f: *mut ffi::sqlite3_file, level: c_int) -> c_int {
-    let base = base_of!(f);
+    let base = base_of!(f, ffi::SQLITE_IOERR_LOCK);
     // SAFETY: an open file.
     let state = unsafe { state(f) };
     let take = || match &state.locks {
@@ -377,6 +398,9 @@ pub(crate) unsafe extern "C" fn lock(f: *mut ffi::sqlite3_file, level: c_int) ->
         return code;
     }
     let code = take();
+    if let (Some(locks), true) = (&state.locks, code != ffi::SQLITE_OK) {
+        tell(main, locks, code);
+    }
     if code == ffi::SQLITE_OK {
         main.level.store(level, Ordering::Relaxed);
         // SAFETY: SQLite calls.
@@ -390,6 +414,27 @@ pub(crate) unsafe extern "C" fn lock(f: *mut ffi::sqlite3_file, level: c_int) ->
     code
 }
 
+/// Says why a lock could not be had, where that is more than somebody else's.
+#[cold]
+fn tell(main: &MainFile, locks: &FileLocks, code: c_int) {
+    guarded(code, || {
+        if code != ffi::SQLITE_BUSY {
+            if let Some(error) = locks.failure() {
+                main.warn("lock", format!("a lock could not be taken: {error}"));
+            }
+        } else if main.verdict.class == Class::Fuse && locks.held_by_nobody_here() {
+            main.warn(
+                "lock-left",
+                format!(
+                    "a lock is in the way that no process of this host holds. If no other host uses the database, the                      process behind {} has kept the lock of one that was killed: mount it again",
+                    main.verdict.filesystem
+                ),
+            );
+        }
+        code
+    });
+}
+
 fn unlock_to(state: &State, base: &BaseFile, level: c_int) -> c_int {
     match &state.locks {
         Some(locks) => guarded(ffi::SQLITE_IOERR_UNLOCK, || locks.unlock(level)),
@@ -398,7 +443,7 @@ fn unlock_to(state: &State, base: &BaseFile, level: c_int) -> c_int {
 }
 
 pub(crate) unsafe extern "C" fn unlock(f: *mut ffi::sqlite3_file, level: c_int) -> c_int {
-    let base = base_of!(f);
+    let base = base_of!(f, ffi::SQLITE_OK);
     // SAFETY: an open file.
     let state = unsafe { state(f) };
     if let Some(pages) = &state.pages {
@@ -423,7 +468,7 @@ pub(crate) unsafe extern "C" fn unlock(f: *mut ffi::sqlite3_file, level: c_int) 
 }
 
 pub(crate) unsafe extern "C" fn check_reserved_lock(f: *mut ffi::sqlite3_file, result: *mut c_int) -> c_int {
-    let base = base_of!(f);
+    let base = base_of!(f, ffi::SQLITE_IOERR_CHECKRESERVEDLOCK);
     // SAFETY: an open file.
     let Some(locks) = (unsafe { &state(f).locks }) else {
         // SAFETY: SQLite's pointer.
@@ -447,11 +492,11 @@ pub(crate) unsafe extern "C" fn file_control(f: *mut ffi::sqlite3_file, op: c_in
 }
 
 pub(crate) unsafe extern "C" fn sector_size(f: *mut ffi::sqlite3_file) -> c_int {
-    base_of!(f).sector_size()
+    base_of!(f, 4096).sector_size()
 }
 
 pub(crate) unsafe extern "C" fn device_characteristics(f: *mut ffi::sqlite3_file) -> c_int {
-    let base = base_of!(f);
+    let base = base_of!(f, 0);
     // SAFETY: an open file.
     let sealed = unsafe { &state(f).pages }.as_ref().is_some_and(Pages::sealed);
     // Whole pages only: of a part of one the sum cannot be seen.

@@ -198,13 +198,11 @@ fn observe(files: &Files<'_>, log: &Folded, left: &Left) -> Option<Observation> 
         changed: witness::changed(files),
         log_changed: left.changed,
     };
+    let local = files.main.native && files.main.verdict.class == Class::Local;
     Some(beside::observation(log, whole.then_some(&first[..]), circumstances, |page_size| {
         // SAFETY: the base of an open file is registered.
         unsafe {
-            (
-                observe::journal(files.vfs, &files.main.path, page_size),
-                observe::wal(files.vfs, &files.main.path, files.main.native),
-            )
+            (observe::journal(files.vfs, &files.main.path, page_size), observe::wal(files.vfs, &files.main.path, local))
         }
     }))
 }

@@ -8,9 +8,10 @@ use libsqlite3_sys as ffi;
 use super::base::BaseFile;
 use super::edge::guarded;
 use super::file::{PASS, State, base_of, flushed, state};
-use super::protect;
+use super::{inherited, protect};
 use crate::checksum::pages::Pages;
 use crate::generation::Which;
+use crate::shm::Index;
 
 pub(crate) unsafe extern "C" fn shm_map(
     f: *mut ffi::sqlite3_file,
@@ -19,7 +20,7 @@ pub(crate) unsafe extern "C" fn shm_map(
     extend: c_int,
     region: *mut *mut c_void,
 ) -> c_int {
-    let base = base_of!(f);
+    let base = base_of!(f, ffi::SQLITE_IOERR_SHMMAP);
     // SAFETY: an open file; SQLite's pointer, as below.
     unsafe {
         let state = state(f);
@@ -81,7 +82,8 @@ pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_in
     const CHECKPOINT: c_int = 1;
     /// The lock of whoever writes to the log.
     const WRITE: c_int = 0;
-    let base = base_of!(f);
+    let base =
+        base_of!(f, if flags & ffi::SQLITE_SHM_UNLOCK != 0 { ffi::SQLITE_OK } else { ffi::SQLITE_IOERR_SHMLOCK });
     let takes = |lock: c_int| flags & ffi::SQLITE_SHM_EXCLUSIVE != 0 && (offset..offset + n).contains(&lock);
     // SAFETY: an open file.
     let state = unsafe { state(f) };
@@ -89,7 +91,13 @@ pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_in
     let alone = state.main().is_some_and(|main| main.level.load(Ordering::Relaxed) >= exclusive);
     let change = || match state.index() {
         Some(_) if flags & ffi::SQLITE_SHM_UNLOCK == 0 && state.lost().is_some() => ffi::SQLITE_IOERR_SHMMAP,
-        Some(index) => guarded(ffi::SQLITE_IOERR_SHMLOCK, || index.lock(offset, n, flags, alone)),
+        Some(index) => guarded(ffi::SQLITE_IOERR_SHMLOCK, || {
+            let code = index.lock(offset, n, flags, alone);
+            if code & 0xff == ffi::SQLITE_IOERR {
+                tell(state, index);
+            }
+            code
+        }),
         None => base.shm_lock(offset, n, flags),
     };
     let protected = state.protected().filter(|_| takes(CHECKPOINT) || takes(WRITE));
@@ -117,9 +125,18 @@ pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_in
     code
 }
 
+/// Says why the locks of the index are gone, if they are.
+#[cold]
+fn tell(state: &State, index: &Index) {
+    if let (Some(main), Some(error)) = (state.main(), index.handle_lost()) {
+        main.warn("lock", format!("a lock on the -shm file could not be taken: {error}"));
+    }
+}
+
 pub(crate) unsafe extern "C" fn shm_barrier(f: *mut ffi::sqlite3_file) {
     // SAFETY: an open file.
     match unsafe { state(f) } {
+        state if state.is_inherited() => {}
         state if state.index().is_some() => fence(Ordering::SeqCst),
         State { base: Some(base), .. } => base.shm_barrier(),
         State { base: None, .. } => {}
@@ -127,9 +144,12 @@ pub(crate) unsafe extern "C" fn shm_barrier(f: *mut ffi::sqlite3_file) {
 }
 
 pub(crate) unsafe extern "C" fn shm_unmap(f: *mut ffi::sqlite3_file, delete: c_int) -> c_int {
-    let base = base_of!(f);
     // SAFETY: an open file.
     let state = unsafe { state(f) };
+    let Some(base) = &state.base else { return state.refusal() };
+    if state.is_inherited() {
+        return inherited::unmap(state, base);
+    }
     if let Some((main, _)) = state.protected() {
         main.generation.closed(Which::SharedMemory);
     }
@@ -140,7 +160,7 @@ pub(crate) unsafe extern "C" fn shm_unmap(f: *mut ffi::sqlite3_file, delete: c_i
 }
 
 pub(crate) unsafe extern "C" fn fetch(f: *mut ffi::sqlite3_file, at: i64, n: c_int, page: *mut *mut c_void) -> c_int {
-    let base = base_of!(f);
+    let base = base_of!(f, ffi::SQLITE_IOERR_READ);
     // SAFETY: an open file; SQLite's pointer.
     unsafe {
         if state(f).pages.as_ref().is_some_and(Pages::sealed) {
@@ -159,7 +179,9 @@ pub(crate) unsafe extern "C" fn fetch(f: *mut ffi::sqlite3_file, at: i64, n: c_i
 }
 
 pub(crate) unsafe extern "C" fn unfetch(f: *mut ffi::sqlite3_file, at: i64, page: *mut c_void) -> c_int {
-    let base = base_of!(f);
+    // In a child as well: it is the mapping of this process.
+    // SAFETY: an open file.
+    let Some(base) = (unsafe { &state(f).base }) else { return ffi::SQLITE_OK };
     // SAFETY: a page that xFetch of this file gave out.
     unsafe { base.unfetch(at, page) }
 }

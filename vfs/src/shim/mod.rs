@@ -18,6 +18,7 @@ pub(crate) mod halts;
 pub(crate) mod heal;
 #[cfg(feature = "loadable")]
 pub mod host;
+mod inherited;
 pub(crate) mod judge;
 pub(crate) mod judging;
 pub(crate) mod link;

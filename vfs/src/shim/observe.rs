@@ -109,9 +109,9 @@ pub(crate) unsafe fn journal(vfs: *mut ffi::sqlite3_vfs, database: &Path, page_s
 }
 
 /// The start of the WAL-index, zeros without one.
-fn index(database: &Path, native: bool) -> [u8; wal_index::HEADER_SIZE] {
+fn index(database: &Path, local: bool) -> [u8; wal_index::HEADER_SIZE] {
     let mut start = [0; wal_index::HEADER_SIZE];
-    if native {
+    if local {
         let path = [database.as_os_str().as_bytes(), b"-shm"].concat();
         let _none = crate::lock::glance(Path::new(OsStr::from_bytes(&path)), &mut start);
     }
@@ -122,7 +122,7 @@ fn index(database: &Path, native: bool) -> [u8; wal_index::HEADER_SIZE] {
 ///
 /// # Safety
 /// `vfs` must be registered.
-pub(crate) unsafe fn wal(vfs: *mut ffi::sqlite3_vfs, database: &Path, native: bool) -> Wal {
+pub(crate) unsafe fn wal(vfs: *mut ffi::sqlite3_vfs, database: &Path, local: bool) -> Wal {
     // SAFETY: see above.
     let opened = unsafe { Beside::open(vfs, database, "-wal", ffi::SQLITE_OPEN_READONLY | ffi::SQLITE_OPEN_WAL) };
     let log = match opened {
@@ -131,7 +131,7 @@ pub(crate) unsafe fn wal(vfs: *mut ffi::sqlite3_vfs, database: &Path, native: bo
         Err(_) => return Wal::Unread,
     };
     let Ok(size) = log.file.size() else { return Wal::Unread };
-    beside::wal(Reader { file: &log.file, at: 0 }, size, &index(database, native)).unwrap_or(Wal::Unread)
+    beside::wal(Reader { file: &log.file, at: 0 }, size, &index(database, local)).unwrap_or(Wal::Unread)
 }
 
 impl Seek for Reader<'_> {

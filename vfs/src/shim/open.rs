@@ -11,7 +11,7 @@ use std::ffi::{CStr, CString, OsString, c_char, c_int};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use libsqlite3_sys as ffi;
@@ -30,10 +30,10 @@ use crate::fs::{self, Problem, Verdict};
 use crate::generation::Which;
 use crate::guard;
 use crate::guard::keeper::Keeper;
-use crate::lock;
+use crate::lock::{FileLocks, choose, fork};
 use crate::main_file::{self, Access, MainFile, Role};
 use crate::notice;
-use crate::options::{KEYS, OptionError, Options, PolicyChoice, RESERVED_KEYS};
+use crate::options::{KEYS, LocksChoice, OptionError, Options, PolicyChoice, RESERVED_KEYS};
 use crate::policy::Policy;
 use crate::refusal::{self, Refusal};
 use crate::shared::{Identity, Shared};
@@ -46,7 +46,7 @@ thread_local! {
     static PLAIN: RefCell<Option<Plain>> = const { RefCell::new(None) };
 }
 
-type Plain = (Arc<Verdict>, Option<String>);
+type Plain = (Arc<Verdict>, Option<String>, LocksChoice);
 
 /// Runs `body` with all opens of this thread as with policy=off, at the place and on the base of `main`.
 pub(crate) fn plainly<T>(main: &MainFile, body: impl FnOnce() -> T) -> T {
@@ -56,7 +56,8 @@ pub(crate) fn plainly<T>(main: &MainFile, body: impl FnOnce() -> T) -> T {
             PLAIN.set(self.0.take());
         }
     }
-    let _restore = Restore(PLAIN.replace(Some((Arc::clone(&main.verdict), main.options.base.clone()))));
+    let _restore =
+        Restore(PLAIN.replace(Some((Arc::clone(&main.verdict), main.options.base.clone(), main.options.locks))));
     body()
 }
 
@@ -105,10 +106,19 @@ pub(crate) unsafe fn open(
                 if code & 0xff == ffi::SQLITE_NOMEM {
                     return ffi::SQLITE_NOMEM;
                 }
-                let kind = Kind::Main(Arc::new(main));
+                let (kind, forks) = (Kind::Main(Arc::new(main)), fork::count());
                 install(
                     file,
-                    State { registration, base: None, kind, locks: None, index: None, pages: None, own_base: None },
+                    State {
+                        registration,
+                        base: None,
+                        kind,
+                        locks: None,
+                        index: None,
+                        pages: None,
+                        own_base: None,
+                        forks,
+                    },
                 )
             }
         }
@@ -147,6 +157,9 @@ unsafe fn open_other(
         let looks = flags & ffi::SQLITE_OPEN_MAIN_JOURNAL != 0 && flags & ffi::SQLITE_OPEN_READONLY != 0;
         let kinds = ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_WAL;
         let protects = flags & kinds != 0 && !name.is_null() && !looks;
+        if flags & kinds != 0 && !name.is_null() && main_file::is_inherited(name as usize, &path_of(name)) {
+            return ffi::SQLITE_CANTOPEN;
+        }
         let owners = if protects { main_file::by_journal(name as usize, &path_of(name)) } else { Vec::new() };
         if flags & ffi::SQLITE_OPEN_WAL != 0 {
             if let Some(main) = owners.iter().find(|main| main.forbids_wal()) {
@@ -176,8 +189,20 @@ unsafe fn open_other(
                     }
                     None => Kind::Other,
                 };
-                let base = Some(base);
-                install(file, State { registration, base, kind, locks: None, index: None, pages: None, own_base: None })
+                let forks = fork::count();
+                install(
+                    file,
+                    State {
+                        registration,
+                        base: Some(base),
+                        kind,
+                        locks: None,
+                        index: None,
+                        pages: None,
+                        own_base: None,
+                        forks,
+                    },
+                )
             }
             Err(code) => code,
         }
@@ -231,9 +256,10 @@ unsafe fn open_main(
     let (path, name_text, options) =
         unsafe { (path_of(name), CStr::from_ptr(name), options_of(registration, name, flags)) };
     let mut options = options.map_err(|error| Refusal::new(&path, ffi::SQLITE_CANTOPEN, error.to_string()))?;
-    let judged_before = PLAIN.with_borrow(Clone::clone).map(|(verdict, base)| {
+    let judged_before = PLAIN.with_borrow(Clone::clone).map(|(verdict, base, locks)| {
         options.policy = PolicyChoice::Off;
         options.base = base;
+        options.locks = locks;
         verdict
     });
     let converting = judged_before.is_some();
@@ -253,7 +279,13 @@ unsafe fn open_main(
     }
     let mut got = flags;
     // SAFETY: a registered VFS and SQLite's own name.
-    let base = match unsafe { BaseFile::open(base_vfs, name, flags, &raw mut got) } {
+    let opened = unsafe {
+        match choose::may_be_ours(options.locks, &register::name_of(base_vfs), off && !converting) {
+            true => BaseFile::open_for_long(base_vfs, name, flags, &raw mut got),
+            false => BaseFile::open(base_vfs, name, flags, &raw mut got),
+        }
+    };
+    let base = match opened {
         Ok(base) => base,
         Err(code) if off || !native => return Err(Failure::Plain(code)),
         Err(code) => return Err(explain::failed_open(&path, code, last_error(base_vfs), got_create(flags)).into()),
@@ -264,19 +296,52 @@ unsafe fn open_main(
             *out_flags = got;
         }
     }
-    let closing = |base: &BaseFile, refusal: Refusal| {
-        base.close();
-        Failure::Refused(refusal)
-    };
-    let verdict = match judged_before {
-        Some(verdict) => verdict,
-        None if off => Arc::new(Verdict::unknown("policy=off: nobody looked")),
-        None if !native => Arc::new(judge::of_base(base_vfs)),
-        None => judge::opened(&path, &options, &base).map_err(|refusal| closing(&base, refusal))?,
-    };
-    let policy = Policy::settle(&options, &verdict, methods::offers_shared_memory(base.methods()));
+    let opened = Opened { registration, name_text, path, base_vfs, native, converting, judged_before };
     // SAFETY: SQLite's own name.
     let access = unsafe { access(registration, name, flags, got) };
+    match settle(&opened, options, access, &base) {
+        Ok((main, locks)) => {
+            // SAFETY: SQLite's own name.
+            let index = shm::for_file(&main, off, || unsafe { index_place(registration, name, flags) });
+            let pages = Some(Pages::new(main.options.checksum));
+            let (kind, forks) = (Kind::Main(Arc::new(main)), fork::count());
+            Ok(State { registration, base: Some(base), kind, locks, index, pages, own_base, forks })
+        }
+        Err(refusal) => {
+            close_refused(&opened, base);
+            Err(refusal.into())
+        }
+    }
+}
+
+/// A main database that is open in its base.
+struct Opened<'a> {
+    registration: &'static Registration,
+    name_text: &'a CStr,
+    path: PathBuf,
+    base_vfs: *mut ffi::sqlite3_vfs,
+    native: bool,
+    converting: bool,
+    judged_before: Option<Arc<Verdict>>,
+}
+
+/// What is done with it.
+fn settle(
+    opened: &Opened<'_>,
+    options: Options,
+    access: Access,
+    base: &BaseFile,
+) -> Result<(MainFile, Option<FileLocks>), Refusal> {
+    let Opened { registration, name_text, path, base_vfs, native, converting, .. } = opened;
+    let (registration, base_vfs, native, converting) = (*registration, *base_vfs, *native, *converting);
+    let off = options.policy == PolicyChoice::Off;
+    let verdict = match &opened.judged_before {
+        Some(verdict) => Arc::clone(verdict),
+        None if off => Arc::new(Verdict::unknown("policy=off: nobody looked")),
+        None if !native => Arc::new(judge::of_base(base_vfs)),
+        None => judge::opened(path, &options, base)?,
+    };
+    let policy = Policy::settle(&options, &verdict, methods::offers_shared_memory(base.methods()));
     let base_name = register::name_of(base_vfs);
     let mut main = MainFile::new(path.clone(), options, verdict, policy, access, base_name, registration.speak.clone());
     main.converting = converting;
@@ -286,48 +351,73 @@ unsafe fn open_main(
 
     if !off && access == Access::ReadWrite {
         // SAFETY: SQLite's own name; the base is registered.
-        unsafe { judge::orphaned_wal(&base, base_vfs, name_text) }.map_err(|refusal| closing(&base, refusal))?;
+        unsafe { judge::orphaned_wal(base, base_vfs, name_text) }?;
     }
     if main.forbids_wal() || (access == Access::ReadOnly && main.policy().hides_shared_memory()) {
         // SAFETY: SQLite's own name; the base is registered.
-        if unsafe { judge::wal_database(&base, base_vfs, name_text) } {
-            convert::to_rollback(registration, name_text, &main).map_err(|refusal| closing(&base, refusal))?;
+        if unsafe { judge::wal_database(base, base_vfs, name_text) } {
+            convert::to_rollback(registration, name_text, &main)?;
             let reason = main.policy().reason;
             main.warn("converted", format!("a WAL database was converted to journal_mode DELETE: {reason}"));
         }
     }
-    let locks = match lock::for_file(&main, native) {
-        Ok(locks) => locks,
-        Err(error) => {
-            let reason = format!("no handle for its locks could be opened: {error}");
-            return Err(closing(&base, Refusal::new(&path, ffi::SQLITE_CANTOPEN, reason)));
-        }
-    };
+    let chosen = choose::for_file(&main, off && !converting, || try_base(base, base_vfs))?;
+    let locks = chosen.locks;
+    main.locks = chosen.said;
     if locks.is_some() {
         // The handle for the locks was opened by name.
-        judge::unmoved(&path, &base).map_err(|refusal| closing(&base, refusal))?;
+        judge::unmoved(path, base)?;
     }
     main.native = native;
     if native && !off {
-        main.generation.opened(Which::Database, &path);
+        main.generation.opened(Which::Database, path);
     }
     if !off && access == Access::ReadWrite {
-        let identity = Identity::of(&path, &main.base, native);
+        let identity = Identity::of(path, &main.base, native);
         let begin = || {
             let keeper =
                 Keeper::new(main.options.guard, guard::boot_id(), Box::new(Sidecar::of(base_vfs, name_text, native)));
-            Ok((keeper, if native { Directory::of(&path)? } else { None }))
+            Ok((keeper, if native { Directory::of(path)? } else { None }))
         };
         let shared = Shared::of(identity, begin).map_err(|error: io::Error| {
             let errno = error.raw_os_error().unwrap_or(0);
-            closing(&base, explain::failed_open(&path, ffi::SQLITE_CANTOPEN, errno, false))
+            explain::failed_open(path, ffi::SQLITE_CANTOPEN, errno, false)
         })?;
         main.shared = Some(shared);
     }
-    // SAFETY: SQLite's own name.
-    let index = shm::for_file(&main, off, || unsafe { index_place(registration, name, flags) });
-    let pages = Some(Pages::new(main.options.checksum));
-    Ok(State { registration, base: Some(base), kind: Kind::Main(Arc::new(main)), locks, index, pages, own_base })
+    Ok((main, locks))
+}
+
+/// Closing it may not take away the locks of a stock connection beside us either.
+fn close_refused(opened: &Opened<'_>, base: BaseFile) {
+    #[cfg(target_os = "linux")]
+    if bases::is_unix(opened.base_vfs) {
+        use std::os::unix::fs::MetadataExt;
+        let identity = std::fs::metadata(&opened.path).ok().map(|found| (found.dev(), found.ino()));
+        crate::lock::parked::close_alone(identity, Box::new(move || base.close()));
+        return;
+    }
+    let _ = opened;
+    base.close();
+}
+
+/// Takes and releases a lock of the base's; the error number if the filesystem knows none.
+fn try_base(base: &BaseFile, vfs: *mut ffi::sqlite3_vfs) -> Result<(), i32> {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the error number of this thread.
+    unsafe {
+        *libc::__errno_location() = 0;
+    }
+    match base.lock(ffi::SQLITE_LOCK_SHARED) {
+        ffi::SQLITE_OK => {
+            base.unlock(ffi::SQLITE_LOCK_NONE);
+            Ok(())
+        }
+        // To stock SQLite a filesystem without locks is one that is always busy.
+        ffi::SQLITE_BUSY if last_error(vfs) == libc::ENOLCK => Err(libc::ENOLCK),
+        ffi::SQLITE_BUSY => Ok(()),
+        _ => Err(last_error(vfs)),
+    }
 }
 
 fn got_create(flags: c_int) -> bool {

@@ -14,6 +14,7 @@ use super::auto;
 use super::file::File;
 use super::sqlite::Api;
 use super::vfs;
+use crate::lock::fork;
 use crate::notice::Speak;
 use crate::options::Options;
 
@@ -120,6 +121,7 @@ pub(crate) fn name_of(vfs: *mut ffi::sqlite3_vfs) -> String {
 
 /// Registers the VFS in the library of `api`; again with the same options is a success.
 pub(crate) fn register_in(api: Api, name: &str, options: Options, default: bool) -> Result<(), RegisterError> {
+    fork::watch();
     let c_name = CString::new(name).map_err(|_| RegisterError::NameTaken(name.to_owned()))?;
     let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: a C string; the answer is null or a registered VFS.

@@ -19,7 +19,7 @@ use crate::guard::SUFFIX;
 use crate::guard::keeper::{Company, Store};
 use crate::guard::log::Time;
 #[cfg(target_os = "linux")]
-use crate::lock::{Locks, ofd};
+use crate::lock::{Locks, Upgrade, ofd};
 
 /// The sidecar of one database.
 pub(crate) struct Sidecar {
@@ -86,12 +86,13 @@ impl Sidecar {
         for _ in 0..8 {
             let handle = ofd::Handle::open(&self.path, false).map_err(|_| ffi::SQLITE_CANTOPEN)?;
             let identity = handle.identity();
-            let locks = Locks::new(handle);
-            match locks.lock(ffi::SQLITE_LOCK_SHARED) {
-                ffi::SQLITE_OK => {}
-                ffi::SQLITE_BUSY => return Err(ffi::SQLITE_BUSY),
+            // Step by step works everywhere, and who looks whether it is alone keeps others out meanwhile.
+            let locks = Locks::new(handle, Upgrade::Stepwise);
+            match locks.raise(ffi::SQLITE_LOCK_SHARED) {
+                Ok(true) => {}
+                Ok(false) => return Err(ffi::SQLITE_BUSY),
                 // Locks do not work here: who else is there will not be known.
-                _ => return Ok(()),
+                Err(_) => return Ok(()),
             }
             // Whoever was alone may have removed it just before the lock.
             let found = std::fs::symlink_metadata(&self.path).map(|found| (found.dev(), found.ino()));

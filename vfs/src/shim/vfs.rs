@@ -14,6 +14,7 @@ use super::register::{Registration, of};
 use super::{bases, judge, open as opening, protect};
 use crate::explain;
 use crate::fs;
+use crate::main_file;
 use crate::options::PolicyChoice;
 use crate::refusal;
 
@@ -75,6 +76,9 @@ pub(crate) unsafe extern "C" fn delete(vfs: Vfs, name: *const c_char, sync_direc
     guarded(ffi::SQLITE_IOERR_DELETE, || {
         // SAFETY: SQLite's C string.
         let (base, path) = unsafe { (base_for(vfs, name), path_of(name)) };
+        if main_file::is_inherited(name as usize, &path) {
+            return ffi::SQLITE_IOERR_DELETE;
+        }
         let forward =
             |sync_directory: c_int| forward!(vfs, base, xDelete(name, sync_directory), ffi::SQLITE_IOERR_DELETE);
         // SAFETY: SQLite calls, for the connection that the file belongs to.

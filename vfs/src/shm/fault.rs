@@ -125,17 +125,32 @@ extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, context: *
     }
 }
 
+/// In a forked child, before anything else runs there: what SQLite writes to its copy of a mapping, as it does when it rolls
+/// back, must not reach the index that the parent uses.
+pub(crate) fn forget_inherited() {
+    for slot in &MAPPINGS {
+        let start = slot.start.load(Ordering::Relaxed);
+        // One that was just coming or going in another thread is nobody's here.
+        if let Some((start, length, _)) = slot.holds(start) {
+            zero(start, length);
+        }
+    }
+}
+
 /// Puts zeroed memory in the place of the mapping around `address`, if that is one of ours.
 fn replace(address: usize) -> bool {
     let Some((start, length, lost)) = MAPPINGS.iter().find_map(|slot| slot.holds(address)) else { return false };
-    // SAFETY: the slot describes a mapping that is being accessed, so mark and mapping are there; MAP_FIXED replaces exactly
-    // that mapping, whose owner unmaps the same range later.
-    unsafe {
-        (*lost).store(true, Ordering::Release);
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        libc::mmap(start as *mut c_void, length, protection, flags, -1, 0) != libc::MAP_FAILED
-    }
+    // SAFETY: the slot describes a mapping that is being accessed, so the mark is there.
+    unsafe { (*lost).store(true, Ordering::Release) };
+    zero(start, length)
+}
+
+/// Replaces a mapping that a slot describes; its owner unmaps the same range later.
+fn zero(start: usize, length: usize) -> bool {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: MAP_FIXED replaces exactly the mapping of the slot, which is there as long as the slot says so.
+    unsafe { libc::mmap(start as *mut c_void, length, protection, flags, -1, 0) != libc::MAP_FAILED }
 }
 
 /// # Safety

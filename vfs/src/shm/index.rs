@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use libsqlite3_sys as ffi;
 
 use super::Place;
-use super::locks::{ALL, IndexLocks, READERS, SWITCH, is_checkpoint};
+use super::locks::{IndexLocks, READERS, SWITCH, is_checkpoint, writes};
 use super::regions::Regions;
 use crate::lock::Bytes;
 use crate::lock::ofd::Handle;
@@ -54,7 +54,16 @@ impl Index {
 
     /// Whether the calls go here; otherwise to the base.
     pub(crate) fn is_ours(&self) -> bool {
-        !matches!(*self.file.borrow(), File::Base)
+        // A forked child asks too, and may find it borrowed by a thread that it does not have.
+        self.file.try_borrow().map_or(true, |file| !matches!(*file, File::Base))
+    }
+
+    /// Why its handle cannot be used any more, if that is so.
+    pub(crate) fn handle_lost(&self) -> Option<io::Error> {
+        match &*self.file.borrow() {
+            File::Open(opened) => opened.handle.fd().err(),
+            _ => None,
+        }
     }
 
     /// The -shm file.
@@ -125,8 +134,7 @@ impl Index {
         let (Ok(region), Ok(size)) = (usize::try_from(region), usize::try_from(size)) else {
             return (ffi::SQLITE_IOERR_SHMMAP, nothing);
         };
-        let Ok(fd) = opened.handle.fd() else { return (ffi::SQLITE_IOERR_SHMMAP, nothing) };
-        match opened.regions.get(fd, opened.read_only, region, size, extend) {
+        match opened.regions.get(&opened.handle, opened.read_only, region, size, extend) {
             Ok(address) if opened.read_only => (ffi::SQLITE_READONLY, address),
             Ok(address) => (ffi::SQLITE_OK, address),
             Err(code) => (code, nothing),
@@ -138,11 +146,11 @@ impl Index {
         let path = self.path();
         let mut handle = Err(io::ErrorKind::PermissionDenied.into());
         if !self.place.read_only {
-            handle = Handle::beside(path, false, Some(database.mode() & 0o777), ALL);
+            handle = Handle::beside(path, false, Some(database.mode() & 0o777));
         }
         let read_only = handle.is_err();
         if read_only {
-            handle = Handle::beside(path, true, None, ALL);
+            handle = Handle::beside(path, true, None);
         }
         let handle = handle.map_err(|_| ffi::SQLITE_CANTOPEN)?;
         if let (true, Ok(fd)) = (rustix::process::geteuid().is_root(), handle.fd()) {
@@ -155,11 +163,7 @@ impl Index {
             Ok(ffi::SQLITE_OK) => false,
             Ok(READONLY_CANTINIT) => true,
             Ok(code) => return Err(code),
-            Err(error) if is_unknown(&error) => {
-                // Whether closing it is safe cannot be asked here.
-                handle.park();
-                return Ok(File::Base);
-            }
+            Err(error) if is_unknown(&error) => return Ok(File::Base),
             Err(_) => return Err(ffi::SQLITE_IOERR_LOCK),
         };
         let regions = Regions::new(Arc::clone(&self.lost));
@@ -174,6 +178,9 @@ impl Index {
         match &*self.file.borrow() {
             // What a checkpoint does not find in the index is gone with the log.
             File::Open(opened) if is_checkpoint(offset, n, flags) && !opened.is_whole() => ffi::SQLITE_IOERR_SHMMAP,
+            File::Open(opened) if writes(offset, n, flags) && opened.handle.verify().is_err() => {
+                ffi::SQLITE_IOERR_SHMLOCK
+            }
             File::Open(opened) => {
                 let salts = || if alone { None } else { opened.regions.salts() };
                 opened.locks.change(&opened.handle, offset, n, flags, salts)
@@ -208,7 +215,7 @@ impl Index {
 
 impl Opened {
     fn is_whole(&self) -> bool {
-        self.handle.fd().is_ok_and(|file| self.regions.are_whole(file))
+        self.regions.are_whole(&self.handle)
     }
 }
 

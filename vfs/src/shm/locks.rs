@@ -25,8 +25,6 @@ const BASE: i64 = 120;
 const COUNT: c_int = 8;
 /// The dead-man switch.
 pub(super) const SWITCH: Range = Range { start: BASE + COUNT as i64, length: 1 };
-/// All bytes on which the file is locked.
-pub(super) const ALL: Range = Range { start: BASE, length: COUNT as i64 + 1 };
 /// READ0 to READ4.
 pub(super) const READERS: Range = Range { start: BASE + 3, length: 5 };
 
@@ -127,6 +125,12 @@ impl IndexLocks {
 /// Whether a lock of whoever is about to checkpoint, and no more, is asked for.
 pub(super) fn is_checkpoint(offset: c_int, n: c_int, flags: c_int) -> bool {
     flags & (ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_SHARED) == 0 && (offset, n) == (1, 1)
+}
+
+/// Whether the lock of whoever writes to the log is asked for.
+pub(super) fn writes(offset: c_int, n: c_int, flags: c_int) -> bool {
+    let wanted = locks(offset, n).is_some_and(|(mask, _)| mask & WRITE != 0);
+    wanted && flags & ffi::SQLITE_SHM_UNLOCK == 0 && flags & ffi::SQLITE_SHM_EXCLUSIVE != 0
 }
 
 fn locks(offset: c_int, n: c_int) -> Option<(u8, Range)> {

@@ -18,6 +18,8 @@ mod locks;
 #[cfg(target_os = "linux")]
 mod regions;
 
+#[cfg(target_os = "linux")]
+pub(crate) use fault::forget_inherited;
 use std::path::PathBuf;
 
 use crate::main_file::MainFile;
@@ -70,6 +72,9 @@ mod elsewhere {
             match self.0 {}
         }
         pub(crate) fn is_whole(&self) -> bool {
+            match self.0 {}
+        }
+        pub(crate) fn handle_lost(&self) -> Option<std::io::Error> {
             match self.0 {}
         }
         pub(crate) fn path(&self) -> &std::path::Path {

@@ -12,9 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libsqlite3_sys as ffi;
 use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::Stat;
 
 use super::fault::{self, Watched};
 use super::locks::Salts;
+use crate::lock::Bytes;
+use crate::lock::ofd::Handle;
 
 /// The file is made longer by a byte at the end of each of these, which makes the filesystem allocate them now: a full disk
 /// is then an error and not a SIGBUS later.
@@ -51,7 +54,7 @@ impl Regions {
     /// The address of a region; null if the file does not have it and is not to be extended.
     pub(super) fn get(
         &mut self,
-        file: BorrowedFd<'_>,
+        handle: &Handle,
         read_only: bool,
         region: usize,
         size: usize,
@@ -61,7 +64,8 @@ impl Regions {
             let unit = unit(size, rustix::param::page_size());
             let wanted = (region / unit + 1).checked_mul(unit).ok_or(ffi::SQLITE_IOERR_SHMSIZE)?;
             let bytes = wanted.checked_mul(size).ok_or(ffi::SQLITE_IOERR_SHMSIZE)? as u64;
-            let found = rustix::fs::fstat(file).map_err(|_| ffi::SQLITE_IOERR_SHMSIZE)?;
+            let found = handle.stat().ok_or(ffi::SQLITE_IOERR_SHMSIZE)?;
+            let file = handle.fd().map_err(|_| ffi::SQLITE_IOERR_SHMSIZE)?;
             let have = u64::try_from(found.st_size).unwrap_or(0);
             if have < self.bytes {
                 self.lost.store(true, Ordering::Release);
@@ -85,9 +89,9 @@ impl Regions {
 
     /// Whether the file is as long as it was. Where it was cut off within a page, the rest of that page reads as zeros without
     /// a signal.
-    pub(super) fn are_whole(&self, file: BorrowedFd<'_>) -> bool {
-        let whole = rustix::fs::fstat(file)
-            .is_ok_and(|found| u64::try_from(found.st_size).is_ok_and(|size| size >= self.bytes));
+    pub(super) fn are_whole(&self, handle: &Handle) -> bool {
+        let long = |found: Stat| u64::try_from(found.st_size).is_ok_and(|size| size >= self.bytes);
+        let whole = handle.stat().is_some_and(long);
         if !whole {
             self.lost.store(true, Ordering::Release);
         }

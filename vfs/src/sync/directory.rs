@@ -21,7 +21,11 @@ impl Directory {
     pub(crate) fn of(file: &Path) -> io::Result<Option<Directory>> {
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         match File::open(parent.unwrap_or(Path::new("."))) {
-            Ok(directory) => Ok(Some(Directory(directory))),
+            Ok(directory) => {
+                // This one is given up when descriptors run out, and the first read may take two: of the log and its index.
+                drop(directory.try_clone()?);
+                Ok(Some(Directory(directory)))
+            }
             Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => Err(error),
             Err(_) => Ok(None),
         }

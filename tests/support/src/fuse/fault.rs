@@ -22,6 +22,8 @@ pub enum What {
     },
     /// A write writes and reports at most this many bytes.
     ShortWrite(usize),
+    /// A lock request reports success and locks nothing.
+    GrantLock,
 }
 
 /// A fault rule. [`Fault::on`] and the methods fill in the usual values.

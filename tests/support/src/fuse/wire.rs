@@ -107,6 +107,7 @@ said_as!(
         What::DropWrite => (2, 0),
         What::TearWrite { keep_sectors } => (3, keep_sectors as u64),
         What::ShortWrite(bytes) => (4, bytes as u64),
+        What::GrantLock => (5, 0),
     },
     |said| match said {
         (0, number) => What::Errno(number as i32),
@@ -114,6 +115,7 @@ said_as!(
         (2, _) => What::DropWrite,
         (3, sectors) => What::TearWrite { keep_sectors: sectors as usize },
         (4, bytes) => What::ShortWrite(bytes as usize),
+        (5, _) => What::GrantLock,
         _ => return Err(garbled()),
     }
 );

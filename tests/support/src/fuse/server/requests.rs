@@ -295,7 +295,10 @@ impl Filesystem for Server {
         let (node, handle, owner) = (inode.0, fh.0, owner.0);
         let lock = LockRequest { node, handle, owner, pid, start, end, kind };
         let waits = (sleep && kind != libc::F_UNLCK).then_some(request.pid());
-        self.take(Op::Setlk, Subject::Node(node), waits.is_some(), reply, move |fs, _| fs.setlk(&lock, waits));
+        self.take(Op::Setlk, Subject::Node(node), waits.is_some(), reply, move |fs, fault| match fault {
+            Some(What::GrantLock) => Ok(()),
+            _ => fs.setlk(&lock, waits),
+        });
     }
 
     // What follows is not supported. It is counted all the same; the kernel asks once and then does

@@ -1,0 +1,224 @@
+//! A child that inherits a connection cannot use it, cannot harm it, and can close it.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use support::process::{End, alone, become_cat, die, start};
+use tempfile::TempDir;
+
+use super::peer::Peer;
+use super::{HARDENED, STOCK, code, count, integrity, locked, open};
+
+const IOERR: i32 = rusqlite::ffi::SQLITE_IOERR;
+const WAL: &str = "vfs=hardened&policy=wal&locks=ofd";
+
+fn fresh(home: &TempDir, wal: bool) -> PathBuf {
+    let path = home.path().join("app.db");
+    let db = open(&path, STOCK);
+    assert_eq!(code(&db, "CREATE TABLE t(x)"), 0);
+    if wal {
+        assert_eq!(code(&db, "PRAGMA journal_mode=WAL"), 0);
+    }
+    path
+}
+
+/// The names in the directory, and the bytes behind them but for the WAL-index, whose locks leave traces.
+fn everything(home: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<_> = entries
+        .map(|path| {
+            let index = path.to_string_lossy().ends_with("-shm");
+            let bytes = if index { Vec::new() } else { std::fs::read(&path).unwrap() };
+            (path, bytes)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// A transaction with pages in the journal, and in the file as well where the cache is too small for them.
+const BEGUN: &str = "PRAGMA cache_size=5; BEGIN IMMEDIATE; CREATE TABLE u(y); \
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) INSERT INTO u SELECT zeroblob(900) FROM n";
+
+/// What the child does, and the code of which it does not care.
+type Deed = fn(Connection, &Path);
+
+fn commits(db: Connection, _: &Path) {
+    let code = code(&db, "COMMIT");
+    assert!(code != 0, "{code}");
+    std::mem::forget(db);
+}
+
+fn rolls_back(db: Connection, _: &Path) {
+    // SQLite calls it a success that the transaction is over; what it could not undo it says at the next statement.
+    code(&db, "ROLLBACK");
+    assert_eq!(code(&db, "INSERT INTO t VALUES (99)") & 0xff, IOERR);
+    std::mem::forget(db);
+}
+
+fn writes_on(db: Connection, _: &Path) {
+    let code = code(&db, "INSERT INTO u SELECT zeroblob(9000) FROM u; COMMIT");
+    assert!(code != 0, "{code}");
+    drop(db);
+}
+
+fn closes(db: Connection, path: &Path) {
+    drop(db);
+    // And opens its own, which finds the parent's transaction in its way.
+    let own = open(path, HARDENED.replace("policy=delete", "policy=auto").as_str());
+    assert!(code(&own, "BEGIN IMMEDIATE") != 0);
+}
+
+fn only_ends(db: Connection, _: &Path) {
+    std::mem::forget(db);
+}
+
+fn asks(db: Connection, _: &Path) {
+    let error = db.query_row("PRAGMA hardened_report", [], |row| row.get::<_, String>(0)).unwrap_err();
+    assert!(error.to_string().contains("before fork()"), "{error}");
+    drop(db);
+}
+
+const DEEDS: [(&str, Deed); 6] = [
+    ("commits", commits),
+    ("rolls back", rolls_back),
+    ("writes on", writes_on),
+    ("closes", closes),
+    ("only ends", only_ends),
+    ("asks", asks),
+];
+
+fn a_child_harms_nothing(vfs: &str, wal: bool) {
+    for end in [End::AtOnce, End::Exit] {
+        for (what, deed) in DEEDS {
+            let home = TempDir::new().unwrap();
+            let path = fresh(&home, wal);
+            let db = open(&path, vfs);
+            assert_eq!(code(&db, BEGUN), 0);
+            let (before, locks) = (everything(home.path()), locked(&path));
+            let (db, child) = start(db, end, |db| deed(db, &path));
+            assert!(child.succeeded(), "{what}");
+            assert!(everything(home.path()) == before, "{what}, {end:?}: the child has changed a file");
+            assert_eq!(locked(&path), locks, "{what}, {end:?}");
+            let mut other = Peer::open(&path, STOCK);
+            assert_eq!(other.run("BEGIN IMMEDIATE"), rusqlite::ffi::SQLITE_BUSY, "{what}: the parent is still in it");
+            assert_eq!(code(&db, "COMMIT; INSERT INTO t VALUES (2)"), 0, "{what}");
+            assert_eq!((integrity(&db).as_str(), count(&db)), ("ok", 1));
+        }
+    }
+}
+
+#[test]
+fn a_child_harms_nothing_of_its_parent_s_rollback_transaction() {
+    alone("forked::a_child_harms_nothing_of_its_parent_s_rollback_transaction", || {
+        a_child_harms_nothing(HARDENED, false)
+    });
+}
+
+#[test]
+fn a_child_harms_nothing_of_its_parent_s_wal_transaction() {
+    alone("forked::a_child_harms_nothing_of_its_parent_s_wal_transaction", || a_child_harms_nothing(WAL, true));
+}
+
+/// The same with stock SQLite: the child's rollback takes the parent's journal away.
+#[test]
+fn with_stock_a_child_undoes_what_its_parent_is_doing() {
+    alone("forked::with_stock_a_child_undoes_what_its_parent_is_doing", || {
+        let home = TempDir::new().unwrap();
+        let path = fresh(&home, false);
+        let db = open(&path, STOCK);
+        assert_eq!(code(&db, BEGUN), 0);
+        let before = everything(home.path());
+        let (db, child) = start(db, End::AtOnce, |db| {
+            code(&db, "ROLLBACK");
+        });
+        assert!(child.succeeded());
+        assert!(everything(home.path()) != before, "stock has changed: then this test proves nothing");
+        assert!(!home.path().join("app.db-journal").exists(), "the parent's journal is gone");
+        std::mem::forget(db);
+    });
+}
+
+/// BEGIN IMMEDIATE, and the child is the first to write: it would make the parent's journal.
+#[test]
+fn a_child_makes_no_journal_for_its_parent() {
+    alone("forked::a_child_makes_no_journal_for_its_parent", || {
+        let home = TempDir::new().unwrap();
+        let path = fresh(&home, false);
+        let db = open(&path, HARDENED);
+        assert_eq!(code(&db, "BEGIN IMMEDIATE"), 0);
+        let (db, child) = start(db, End::AtOnce, |db| {
+            assert!(code(&db, "INSERT INTO t VALUES (1)") != 0);
+            drop(db);
+        });
+        assert!(child.succeeded());
+        assert!(!home.path().join("app.db-journal").exists());
+        assert_eq!((code(&db, "INSERT INTO t VALUES (2); COMMIT"), count(&db)), (0, 1));
+    });
+}
+
+/// Locks of an open file live as long as any copy of the descriptor.
+#[test]
+fn a_parent_that_dies_leaves_no_lock_with_its_child() {
+    alone("forked::a_parent_that_dies_leaves_no_lock_with_its_child", || {
+        for (vfs, wal) in [(HARDENED, false), (WAL, true)] {
+            for replaced in [false, true] {
+                let home = TempDir::new().unwrap();
+                let path = fresh(&home, wal);
+                let (mut here, there) = UnixStream::pair().unwrap();
+                // The parent of the test's story is itself a child of this test.
+                let ((), story) = start((), End::AtOnce, |()| {
+                    let db = open(&path, vfs);
+                    assert_eq!(code(&db, "BEGIN IMMEDIATE; INSERT INTO t VALUES (1)"), 0);
+                    let (db, _lives_on) = start(db, End::AtOnce, |db| {
+                        std::mem::forget(db);
+                        (&there).write_all(b"x").unwrap();
+                        if replaced {
+                            become_cat(&there);
+                        }
+                        // Until the test lets go.
+                        let _ = (&there).read(&mut [0]);
+                    });
+                    std::mem::forget(db);
+                    die();
+                });
+                here.read_exact(&mut [0]).unwrap();
+                drop(there);
+                assert!(story.succeeded());
+                assert!(locked(&path).iter().all(|lock| !lock.contains("OFDLCK")), "{:?}", locked(&path));
+                let mut other = Peer::open(&path, STOCK);
+                assert_eq!(other.run("INSERT INTO t VALUES (3)"), 0, "{vfs}: at once");
+                here.shutdown(Shutdown::Both).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_child_of_a_child_may_use_what_it_has_opened_itself() {
+    alone("forked::a_child_of_a_child_may_use_what_it_has_opened_itself", || {
+        let home = TempDir::new().unwrap();
+        let path = fresh(&home, false);
+        let db = open(&path, HARDENED);
+        assert_eq!(code(&db, "INSERT INTO t VALUES (1)"), 0);
+        let (db, child) = start(db, End::Exit, |inherited| {
+            let own = open(&path, HARDENED);
+            assert_eq!(code(&own, "INSERT INTO t VALUES (2)"), 0);
+            let (own, grandchild) = start(own, End::Exit, |own| {
+                assert!(code(&own, "INSERT INTO t VALUES (3)") != 0);
+                assert!(code(&inherited, "INSERT INTO t VALUES (3)") != 0);
+                let third = open(&path, HARDENED);
+                assert_eq!(code(&third, "INSERT INTO t VALUES (4)"), 0);
+            });
+            assert!(grandchild.succeeded());
+            assert_eq!((code(&own, "INSERT INTO t VALUES (5)"), integrity(&own).as_str()), (0, "ok"));
+            drop(inherited);
+            assert_eq!(code(&own, "INSERT INTO t VALUES (6)"), 0, "also after the inherited one is closed");
+        });
+        assert!(child.succeeded());
+        assert_eq!((code(&db, "INSERT INTO t VALUES (7)"), count(&db)), (0, 6));
+    });
+}

@@ -1,0 +1,151 @@
+//! Filesystems that refuse locks, grant all of them, or keep those of the dead.
+
+use hardened_sqlite::report;
+use rusqlite::{Connection, OpenFlags};
+use support::fuse::{Fault, Mount, Op, Options, What};
+use support::require;
+use tempfile::TempDir;
+
+use super::peer::Peer;
+use super::{STOCK, code, open};
+
+/// A FUSE mount that keeps locks itself, with a database on it.
+struct Odd {
+    mount: Mount,
+    _backing: TempDir,
+    _at: TempDir,
+}
+
+impl Odd {
+    fn new() -> Odd {
+        let (backing, at) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let mount = Mount::new(Options::new(backing.path()).subtype("oddfs").forward_locks(true), at.path()).unwrap();
+        let odd = Odd { mount, _backing: backing, _at: at };
+        assert_eq!(code(&open(&odd.path(), STOCK), "CREATE TABLE t(x); INSERT INTO t VALUES (1)"), 0);
+        odd
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.mount.path().join("app.db")
+    }
+
+    fn refused(&self, vfs: &str) -> String {
+        let uri = format!("file:{}?{vfs}", self.path().display());
+        Connection::open_with_flags(uri, OpenFlags::default()).unwrap_err().to_string()
+    }
+}
+
+fn prepared() -> bool {
+    // Registers the VFS, which `refused` does not.
+    drop(open(std::path::Path::new(":memory:"), "vfs=hardened"));
+    require::root_and_fuse()
+}
+
+#[test]
+fn where_locks_of_an_open_file_are_refused_those_of_the_base_are_taken_and_the_report_says_so() {
+    if !prepared() {
+        return;
+    }
+    for errno in [libc_errno::ENOLCK, libc_errno::ENOSYS, libc_errno::EOPNOTSUPP, libc_errno::EINVAL] {
+        let odd = Odd::new();
+        let fault = odd.mount.fault(Fault::on(Op::Setlk).errno(errno).times(1));
+        let db = open(&odd.path(), "vfs=hardened");
+        assert_eq!(fault.seen(), 1, "{errno}");
+        let report = report(&db).unwrap();
+        assert!(report.locks.contains("the base VFS `unix`") && report.locks.contains("refuses"), "{}", report.locks);
+        assert_eq!(code(&db, "INSERT INTO t VALUES (2)"), 0);
+        let mut other = Peer::open(&odd.path(), STOCK);
+        assert_eq!(code(&db, "BEGIN IMMEDIATE"), 0);
+        assert_eq!(other.run("BEGIN IMMEDIATE"), rusqlite::ffi::SQLITE_BUSY, "they lock");
+        let error = odd.refused("vfs=hardened&locks=ofd");
+        assert!(error.contains("locks=ofd") && error.contains("oddfs"), "{error}");
+    }
+}
+
+#[test]
+fn where_no_locks_can_be_had_the_open_says_so_instead_of_being_busy_for_ever() {
+    if !prepared() {
+        return;
+    }
+    for errno in [libc_errno::ENOLCK, libc_errno::ENOSYS, libc_errno::EOPNOTSUPP, libc_errno::EINVAL] {
+        let odd = Odd::new();
+        odd.mount.fault(Fault::on(Op::Setlk).errno(errno));
+        let stock = open(&odd.path(), STOCK);
+        let told = code(&stock, "SELECT * FROM t");
+        assert!(told != 0, "stock: {told}");
+        let error = odd.refused("vfs=hardened");
+        assert!(error.contains("takes no locks") && error.contains("nolock=1"), "{errno}: {error}");
+        odd.refused("vfs=hardened&locks=ofd");
+        let alone = open(&odd.path(), "vfs=hardened&nolock=1");
+        assert_eq!(code(&alone, "INSERT INTO t VALUES (2)"), 0, "the way out works");
+    }
+}
+
+#[test]
+fn locks_that_lock_nothing_are_found_before_anything_is_written() {
+    if !prepared() {
+        return;
+    }
+    let odd = Odd::new();
+    odd.mount.fault(Fault::on(Op::Setlk).what(What::GrantLock));
+    let (a, b) = (open(&odd.path(), STOCK), Peer::open(&odd.path(), STOCK));
+    let mut b = b;
+    assert_eq!((code(&a, "BEGIN EXCLUSIVE"), b.run("BEGIN EXCLUSIVE")), (0, 0), "stock lets both in");
+    drop((a, b));
+    for locks in ["", "&locks=ofd"] {
+        let error = odd.refused(&format!("vfs=hardened{locks}"));
+        assert!(error.contains("lock nothing") && error.contains("nolock=1"), "{error}");
+    }
+    let uri = format!("file:{}?vfs=hardened&mode=ro", odd.path().display());
+    let reader = Connection::open_with_flags(uri, OpenFlags::default()).unwrap();
+    assert_eq!(code(&reader, "SELECT * FROM t"), 0);
+    let notes = report(&reader).unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("lock nothing")), "{notes:?}");
+    // At one's own risk.
+    assert_eq!(code(&open(&odd.path(), "vfs=hardened&locks=posix"), "INSERT INTO t VALUES (2)"), 0);
+}
+
+#[test]
+fn the_trial_leaves_nothing_and_is_made_once_for_a_mount() {
+    if !prepared() {
+        return;
+    }
+    let odd = Odd::new();
+    let names = || std::fs::read_dir(odd.mount.path()).unwrap().count();
+    let before = names();
+    let locks = || {
+        let seen = odd.mount.counters().get(Op::Setlk);
+        drop(open(&odd.path(), "vfs=hardened&guard=off"));
+        odd.mount.counters().get(Op::Setlk) - seen
+    };
+    let (first, second) = (locks(), locks());
+    assert!(first > second, "{first} {second}");
+    assert_eq!(names(), before);
+}
+
+#[test]
+fn a_lock_that_a_killed_process_has_left_is_named() {
+    if !prepared() {
+        return;
+    }
+    let odd = Odd::new();
+    let mut killed = Peer::open(&odd.path(), STOCK);
+    assert_eq!((killed.run("BEGIN EXCLUSIVE"), killed.run("INSERT INTO t VALUES (2)")), (0, 0));
+    odd.mount.fault(Fault::on(Op::Flush));
+    odd.mount.fault(Fault::on(Op::Release));
+    drop(killed);
+    let stock = open(&odd.path(), STOCK);
+    assert_eq!(code(&stock, "SELECT * FROM t"), rusqlite::ffi::SQLITE_BUSY);
+    let db = open(&odd.path(), "vfs=hardened");
+    assert_eq!(code(&db, "SELECT * FROM t"), rusqlite::ffi::SQLITE_BUSY);
+    let notes = report(&db).unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("no process of this host holds")), "{notes:?}");
+}
+
+/// Numbers of Linux, so that the root crate needs no libc.
+mod libc_errno {
+    pub(super) const EINVAL: i32 = 22;
+    pub(super) const ENOLCK: i32 = 37;
+    pub(super) const ENOSYS: i32 = 38;
+    pub(super) const EOPNOTSUPP: i32 = 95;
+}

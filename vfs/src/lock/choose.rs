@@ -1,0 +1,155 @@
+//! Whose locks a database gets.
+//!
+//! Ours wherever the file is the operating system's and the base is its `unix` VFS, whose bytes they are; the base's where
+//! the user said so or the filesystem does not know locks of an open file. What is chosen, and why, stands in the report.
+
+use libsqlite3_sys as ffi;
+
+use super::FileLocks;
+use crate::main_file::{Access, MainFile};
+use crate::options::LocksChoice;
+use crate::refusal::Refusal;
+
+/// What was chosen.
+pub(crate) struct Chosen {
+    pub(crate) locks: Option<FileLocks>,
+    /// For the report.
+    pub(crate) said: String,
+}
+
+/// The VFS whose lock bytes ours are.
+const UNIX: &str = "unix";
+
+/// Whether locks of our own may be chosen for a database on this base.
+pub(crate) fn may_be_ours(choice: LocksChoice, base: &str, off: bool) -> bool {
+    cfg!(target_os = "linux") && base == UNIX && choice != LocksChoice::Posix && (!off || choice == LocksChoice::Ofd)
+}
+
+/// Decides. `try_base` takes and releases a lock of the base, and answers the error number if that cannot work.
+///
+/// # Errors
+/// If the locks asked for cannot be had, or none that work.
+pub(crate) fn for_file(
+    main: &MainFile,
+    off: bool,
+    try_base: impl FnOnce() -> Result<(), i32>,
+) -> Result<Chosen, Refusal> {
+    let choice = main.options.locks;
+    let base = |why: &str| Chosen { locks: None, said: format!("the base VFS `{}` takes them: {why}", main.base) };
+    match main.access {
+        Access::Immutable => return Ok(Chosen { locks: None, said: "none: opened with immutable=1".into() }),
+        Access::NoLock => return Ok(Chosen { locks: None, said: "none: opened with nolock=1".into() }),
+        Access::ReadWrite | Access::ReadOnly => {}
+    }
+    if !may_be_ours(choice, &main.base, off) {
+        let why = match choice {
+            LocksChoice::Posix => "locks=posix",
+            LocksChoice::Ofd => return Err(not_to_be_had(main, "only Linux has them, over the base VFS `unix`")),
+            LocksChoice::Auto if off => "policy=off",
+            LocksChoice::Auto => "another base than `unix`, or another system than Linux",
+        };
+        return Ok(base(why));
+    }
+    #[cfg(target_os = "linux")]
+    let why = match linux::ours(main)? {
+        Ok(chosen) => return Ok(chosen),
+        Err(why) => why,
+    };
+    #[cfg(not(target_os = "linux"))]
+    let why = String::new();
+    if choice == LocksChoice::Ofd {
+        return Err(not_to_be_had(main, &why));
+    }
+    if let Err(errno) = try_base() {
+        let error = std::io::Error::from_raw_os_error(errno);
+        let reason =
+            format!("the filesystem ({}) takes no locks: {why}, and of the process: {error}", main.verdict.filesystem);
+        return Err(hinted(Refusal::new(&main.path, ffi::SQLITE_IOERR_LOCK, reason)));
+    }
+    main.warn_only("locks", &format!("any close() of the file in this process drops its locks: {why}"));
+    Ok(base(&format!("{why}; any close() of the file in this process drops them")))
+}
+
+fn not_to_be_had(main: &MainFile, why: &str) -> Refusal {
+    let reason = format!("option `locks=ofd`: locks of an open file cannot be had: {why}");
+    Refusal::new(&main.path, ffi::SQLITE_CANTOPEN, reason).hint("leave the option out, or take locks=posix")
+}
+
+fn hinted(refusal: Refusal) -> Refusal {
+    refusal.hint(
+        "move it to another filesystem; or, if no other process and no other host ever opens it, say nolock=1 in its URI",
+    )
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use super::super::try_out::{self, Outcome};
+    use super::super::{Locks, Upgrade, ofd};
+    use super::{Chosen, hinted};
+    use crate::explain;
+    use crate::fs::{Class, LockReach};
+    use crate::main_file::{Access, MainFile};
+    use crate::refusal::Refusal;
+
+    /// Locks of our own, or why they cannot be had.
+    pub(super) fn ours(main: &MainFile) -> Result<Result<Chosen, String>, Refusal> {
+        let verdict = &main.verdict;
+        let read_only = main.access == Access::ReadOnly;
+        let handle = match ofd::Handle::open(&main.path, read_only) {
+            Ok(handle) => handle,
+            Err(error) => {
+                return match error.raw_os_error() {
+                    Some(errno @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
+                        Err(explain::failed_open(&main.path, libsqlite3_sys::SQLITE_CANTOPEN, errno, false))
+                    }
+                    _ => Ok(Err(format!("no handle for them could be opened ({error})"))),
+                };
+            }
+        };
+        let unknown = |errno: i32| {
+            let error = std::io::Error::from_raw_os_error(errno);
+            Ok(Err(format!("the filesystem ({}) refuses locks of an open file ({error})", verdict.filesystem)))
+        };
+        if let Some(errno) = handle.refused() {
+            return unknown(errno);
+        }
+        let smb = matches!(verdict.filesystem.as_str(), "cifs" | "smb3" | "smbfs");
+        // With `nobrl` the locks stay in this kernel.
+        let upgrade = match smb && verdict.locks == LockReach::Everybody {
+            true => Upgrade::Stepwise,
+            false => Upgrade::Atomic,
+        };
+        if verdict.class != Class::Local && !smb {
+            let outcome = try_out::on(verdict, &handle, &main.path, read_only);
+            match outcome.unwrap_or_else(|error| Outcome::Refused(error.raw_os_error().unwrap_or(libc::EIO))) {
+                Outcome::Works => {}
+                Outcome::LocksNothing if read_only => {
+                    main.warn(
+                        "locks",
+                        format!("locks on {} lock nothing: what is read may be half written", verdict.filesystem),
+                    );
+                }
+                Outcome::LocksNothing => {
+                    let reason = format!(
+                        "locks on {} lock nothing: two handles were given the same exclusive lock, so two writers would \
+                         corrupt the database",
+                        verdict.filesystem
+                    );
+                    return Err(hinted(Refusal::new(&main.path, libsqlite3_sys::SQLITE_IOERR_LOCK, reason)));
+                }
+                Outcome::Refused(errno) => return unknown(errno),
+            }
+        }
+        let said = match upgrade {
+            Upgrade::Atomic => "of the open file (OFD): no other close() drops them".to_owned(),
+            Upgrade::Stepwise => {
+                main.note(
+                    "its locks are taken by hardened itself: SMB does not turn a shared lock into an exclusive one"
+                        .into(),
+                );
+                "of the open file (OFD), step by step: SMB does not turn a shared lock into an exclusive one".to_owned()
+            }
+        };
+        Ok(Ok(Chosen { locks: Some(Locks::new(handle, upgrade)), said }))
+    }
+}

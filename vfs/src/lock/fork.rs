@@ -1,0 +1,108 @@
+//! What a forked child may not touch: everything that was opened before the fork is the parent's.
+//!
+//! The child counts the fork before any other code of it runs; whoever remembers the count at which it was opened knows
+//! from then on whether it was inherited, without a system call. Locks of an open file description live as long as any copy
+//! of it, so the child closes its copies of our handles at once, and a parent that dies leaves no lock behind.
+//!
+//! Only fork(2) of the C library is seen. vfork(2) and posix_spawn(3) share the memory and call exec(2), which closes the
+//! handles.
+
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// How many forks lie between this process and the one that loaded the program.
+#[inline]
+pub(crate) fn count() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// Has forks counted from now on.
+pub(crate) fn watch() {
+    static WATCHED: OnceLock<()> = OnceLock::new();
+    WATCHED.get_or_init(|| {
+        // SAFETY: the handler only stores to atomics, closes descriptors and maps memory, which a child may do (signal-safety(7);
+        // mmap is a bare system call); the C
+        // library forgets it if the code is unloaded. Without memory for it nothing is registered, and forks are not seen.
+        unsafe { pthread_atfork(None, None, Some(forked)) };
+    });
+}
+
+// SAFETY: POSIX's own declaration, which the oldest libc crate that we build with lacks.
+unsafe extern "C" {
+    fn pthread_atfork(
+        prepare: Option<unsafe extern "C" fn()>,
+        parent: Option<unsafe extern "C" fn()>,
+        child: Option<unsafe extern "C" fn()>,
+    ) -> libc::c_int;
+}
+
+/// Runs in the child, where only async-signal-safe calls are allowed.
+unsafe extern "C" fn forked() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+    #[cfg(target_os = "linux")]
+    {
+        super::handles::close_inherited();
+        crate::shm::forget_inherited();
+    }
+}
+
+/// A value behind a mutex, made anew in a forked child: what the parent had in it is the parent's, and a thread that does not
+/// exist in the child may have held the mutex.
+pub(crate) struct PerProcess<T: Send + 'static> {
+    current: AtomicPtr<Node<T>>,
+    make: fn(Option<&T>) -> T,
+}
+
+struct Node<T> {
+    forks: u32,
+    value: Mutex<T>,
+}
+
+impl<T: Send + 'static> PerProcess<T> {
+    /// `make` makes the value: from nothing, or in a child from what was inherited, if that can be read.
+    pub(crate) const fn new(make: fn(Option<&T>) -> T) -> Self {
+        PerProcess { current: AtomicPtr::new(std::ptr::null_mut()), make }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        loop {
+            let current = self.current.load(Ordering::Acquire);
+            // SAFETY: null, or a node that was leaked below and is never freed.
+            let node = unsafe { current.as_ref() };
+            if let Some(node) = node.filter(|node| node.forks == count()) {
+                return node.value.lock().unwrap_or_else(PoisonError::into_inner);
+            }
+            let inherited = node.and_then(|node| node.value.try_lock().ok());
+            let value = Mutex::new((self.make)(inherited.as_deref()));
+            let fresh = Box::into_raw(Box::new(Node { forks: count(), value }));
+            if self.current.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                // SAFETY: made above, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(fresh) });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_made_once_per_process_and_kept() {
+        static VALUE: PerProcess<Vec<u32>> = PerProcess::new(|inherited| inherited.cloned().unwrap_or_default());
+        VALUE.lock().push(1);
+        VALUE.lock().push(2);
+        assert_eq!(*VALUE.lock(), [1, 2]);
+        // What a child does on its first look.
+        let node = VALUE.current.load(Ordering::Acquire);
+        // SAFETY: made by `lock`; nobody else uses it.
+        let old = unsafe { &mut *node };
+        old.forks = count().wrapping_sub(1);
+        let held = old.value.lock().unwrap();
+        assert!(VALUE.lock().is_empty(), "its mutex is held by a thread that the child does not have");
+        drop(held);
+    }
+}
