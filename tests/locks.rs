@@ -44,6 +44,8 @@ fn open(path: &Path, vfs: &str) -> Connection {
 
 /// In rollback mode, with our locks.
 const HARDENED: &str = "vfs=hardened&policy=delete&locks=ofd";
+/// The same in WAL mode.
+const WAL: &str = "vfs=hardened&policy=wal&locks=ofd";
 /// As SQLite comes.
 const STOCK: &str = "vfs=unix";
 

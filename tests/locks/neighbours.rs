@@ -11,7 +11,7 @@ use support::second::Library;
 use tempfile::TempDir;
 
 use super::peer::Peer;
-use super::{HARDENED, STOCK, code, count, integrity, locked, open};
+use super::{HARDENED, STOCK, WAL, code, count, integrity, locked, open};
 
 const BUSY: i32 = rusqlite::ffi::SQLITE_BUSY;
 
@@ -144,24 +144,27 @@ fn a_second_library_and_ours_leave_each_other_s_locks_alone() {
     assert_eq!(descriptors(&path), Vec::<i32>::new(), "what was kept open is closed");
 }
 
+/// Alone: whoever closes something closes what others have kept too, and another test would be half way through.
 #[test]
 fn files_kept_open_for_a_neighbour_are_few_and_go_with_its_locks() {
-    let Some(second) = Library::load() else { return };
-    let home = TempDir::new().unwrap();
-    let path = fresh(&home).canonicalize().unwrap();
-    let theirs = second.open(&path);
-    assert_eq!(theirs.exec("BEGIN; SELECT * FROM t"), 0);
-    let before = (locked(&path), descriptors(&path).len());
-    for _ in 0..20 {
+    alone("neighbours::files_kept_open_for_a_neighbour_are_few_and_go_with_its_locks", || {
+        let Some(second) = Library::load() else { return };
+        let home = TempDir::new().unwrap();
+        let path = fresh(&home).canonicalize().unwrap();
+        let theirs = second.open(&path);
+        assert_eq!(theirs.exec("BEGIN; SELECT * FROM t"), 0);
+        let before = (locked(&path), descriptors(&path).len());
+        for _ in 0..20 {
+            drop(open(&path, HARDENED));
+        }
+        assert_eq!(locked(&path), before.0);
+        let kept = descriptors(&path).len() - before.1;
+        assert!((20..=21).contains(&kept), "{kept}: one file of the base for each, and one handle for all");
+        assert_eq!(theirs.exec("COMMIT"), 0);
         drop(open(&path, HARDENED));
-    }
-    assert_eq!(locked(&path), before.0);
-    let kept = descriptors(&path).len() - before.1;
-    assert!((20..=21).contains(&kept), "{kept}: one file of the base for each, and one handle for all");
-    assert_eq!(theirs.exec("COMMIT"), 0);
-    drop(open(&path, HARDENED));
-    assert_eq!(descriptors(&path).len(), before.1);
-    drop(theirs);
+        assert_eq!(descriptors(&path).len(), before.1);
+        drop(theirs);
+    });
 }
 
 #[test]
@@ -179,6 +182,37 @@ fn connections_that_come_and_go_beside_others_keep_few_files_open() {
     assert!(kept <= 10, "{kept}");
     drop(stays);
     assert_eq!(descriptors(&path), Vec::<i32>::new());
+}
+
+/// How many descriptors of this process are open on files that are gone.
+fn descriptors_of_deleted(home: &Path) -> usize {
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap());
+    let gone = |link: std::path::PathBuf| link.starts_with(home) && link.to_string_lossy().ends_with("(deleted)");
+    entries.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(gone)).count()
+}
+
+#[test]
+fn a_wal_index_that_is_deleted_while_its_handle_is_kept_does_not_stay_open() {
+    alone("neighbours::a_wal_index_that_is_deleted_while_its_handle_is_kept_does_not_stay_open", || {
+        let home = TempDir::new().unwrap();
+        let path = fresh(&home).canonicalize().unwrap();
+        let (index, home) = (path.with_extension("db-shm"), path.parent().unwrap());
+        for _ in 0..5 {
+            let theirs = open(&path, STOCK);
+            assert_eq!(code(&theirs, "PRAGMA journal_mode=WAL; BEGIN; SELECT * FROM t"), 0);
+            let mine = descriptors(&index).len();
+            let ours = open(&path, WAL);
+            assert_eq!(count(&ours), 500);
+            drop(ours);
+            assert_eq!(descriptors(&index).len(), mine + 1, "kept: closing it would drop their locks");
+            assert_eq!(code(&theirs, "COMMIT"), 0);
+            drop(theirs);
+            assert!(!index.exists(), "the last one deletes it");
+            assert_eq!(descriptors_of_deleted(home), 1, "nobody has asked since");
+        }
+        drop(open(&path, HARDENED));
+        assert_eq!((descriptors_of_deleted(home), descriptors(&index).len()), (0, 0));
+    });
 }
 
 fn last_note(db: &Connection) -> String {
@@ -202,6 +236,27 @@ fn a_lock_handle_is_out_of_reach_and_noticed_if_its_number_is_taken_all_the_same
         assert_eq!(std::fs::read_link(format!("/proc/self/fd/{handle}")).unwrap(), Path::new("/dev/null"));
         let again = open(&path, HARDENED);
         assert_eq!((code(&again, "UPDATE t SET x = 0"), count(&again)), (0, 500));
+    });
+}
+
+/// The locks of a writer would be on another file, and two would write.
+#[test]
+fn a_wal_index_whose_number_is_taken_is_noticed_before_anything_is_written() {
+    alone("neighbours::a_wal_index_whose_number_is_taken_is_noticed_before_anything_is_written", || {
+        let home = TempDir::new().unwrap();
+        let path = fresh(&home).canonicalize().unwrap();
+        let db = open(&path, WAL);
+        assert_eq!(code(&db, "PRAGMA journal_mode=WAL; UPDATE t SET x = 0"), 0);
+        let numbers = descriptors(&path.with_extension("db-shm"));
+        assert!(numbers.len() == 1 && numbers[0] >= 1000, "{numbers:?}");
+        reuse_descriptor(numbers[0]);
+        assert_eq!(code(&db, "UPDATE t SET x = 1"), rusqlite::ffi::SQLITE_IOERR_SHMLOCK);
+        assert!(last_note(&db).contains("closed the descriptor that held its locks"), "{}", last_note(&db));
+        assert!(code(&db, "UPDATE t SET x = 1") != 0, "for good");
+        drop(db);
+        assert_eq!(std::fs::read_link(format!("/proc/self/fd/{}", numbers[0])).unwrap(), Path::new("/dev/null"));
+        let again = open(&path, WAL);
+        assert_eq!((code(&again, "UPDATE t SET x = 2"), count(&again), integrity(&again).as_str()), (0, 500, "ok"));
     });
 }
 
