@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 use libsqlite3_sys as ffi;
 
-use super::{file, memory};
+use super::{file, locking, memory};
 
 /// SQLITE_IOCAP_SUBPAGE_READ, which older bindings do not name.
 pub(crate) const SUBPAGE_READ: c_int = 0x8000;
@@ -19,9 +19,9 @@ const fn table(version: c_int, shm: bool, fetch: bool) -> ffi::sqlite3_io_method
         xTruncate: Some(file::truncate),
         xSync: Some(file::sync),
         xFileSize: Some(file::file_size),
-        xLock: Some(file::lock),
-        xUnlock: Some(file::unlock),
-        xCheckReservedLock: Some(file::check_reserved_lock),
+        xLock: Some(locking::lock),
+        xUnlock: Some(locking::unlock),
+        xCheckReservedLock: Some(locking::check_reserved_lock),
         xFileControl: Some(file::file_control),
         xSectorSize: Some(file::sector_size),
         xDeviceCharacteristics: Some(file::device_characteristics),

@@ -22,6 +22,7 @@ mod inherited;
 pub(crate) mod judge;
 pub(crate) mod judging;
 pub(crate) mod link;
+pub(crate) mod locking;
 pub(crate) mod lost;
 pub(crate) mod memory;
 pub(crate) mod methods;
