@@ -1,4 +1,4 @@
-//! The io_methods of the locks on the main file.
+//! xLock, xUnlock and xCheckReservedLock of a main database: by locks of our own, or by the base.
 
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;
@@ -67,7 +67,8 @@ fn tell(main: &MainFile, locks: &FileLocks, code: c_int) {
             main.warn(
                 "lock-left",
                 format!(
-                    "a lock is in the way that no process of this host holds. If no other host uses the database, the                      process behind {} has kept the lock of one that was killed: mount it again",
+                    "a lock is in the way that no process of this host holds. If no other host uses the database, the \
+                     process behind {} has kept the lock of one that was killed: mount it again",
                     main.verdict.filesystem
                 ),
             );
