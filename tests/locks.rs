@@ -19,10 +19,24 @@ use rusqlite::{Connection, OpenFlags};
 
 /// Bytes of the main file on which somebody has a lock, as `KIND MODE FIRST LAST`: those of this inode in the kernel's list.
 fn locked(path: &Path) -> Vec<String> {
+    // The kernel gives out its list in pieces, and other tests take and release locks meanwhile.
+    let mut before = listed(path);
+    loop {
+        let now = listed(path);
+        if now == before {
+            return now;
+        }
+        before = now;
+    }
+}
+
+fn listed(path: &Path) -> Vec<String> {
     use std::os::unix::fs::MetadataExt;
-    let inode = format!(":{}", std::fs::metadata(path).unwrap().ino());
+    let found = std::fs::metadata(path).unwrap();
+    let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+    let inode = format!("{major:02x}:{minor:02x}:{}", found.ino());
     let list = std::fs::read_to_string("/proc/locks").unwrap();
-    let on_it = |line: &&str| line.split_whitespace().any(|field| field.ends_with(&inode));
+    let on_it = |line: &&str| line.split_whitespace().any(|field| field == inode);
     let told = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         [fields[1], fields[3], fields[6], fields[7]].join(" ")

@@ -83,6 +83,7 @@ fn hinted(refusal: Refusal) -> Refusal {
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use super::super::names;
     use super::super::try_out::{self, Outcome};
     use super::super::{Locks, Upgrade, ofd};
     use super::{Chosen, hinted};
@@ -139,6 +140,15 @@ mod linux {
                 }
                 Outcome::Refused(errno) => return unknown(errno),
             }
+        }
+        // On SMB a lock behind SQLite's would keep others from writing what stands there.
+        if matches!(upgrade, Upgrade::Atomic) && matches!(names::claim(&handle, &main.path), Ok(false)) {
+            let reason =
+                "the file has several names (hard links) and is open under another one: each name has its own \
+                          journal and its own -wal, so the two would corrupt it"
+                    .to_owned();
+            let refusal = Refusal::new(&main.path, libsqlite3_sys::SQLITE_CANTOPEN, reason);
+            return Err(refusal.hint("open it by one name everywhere, or remove the other names"));
         }
         let said = match upgrade {
             Upgrade::Atomic => "of the open file (OFD): no other close() drops them".to_owned(),

@@ -7,7 +7,7 @@
 //! the way.
 //!
 //! The rooms: `choose` decides whose locks a database gets, `ofd` is a handle, `parked` closes it, `fork` and `handles` keep
-//! it from children, `try_out` finds out whether locks lock, `glance` looks into a file without dropping any.
+//! it from children, `names` keeps connections by different names apart, `try_out` finds out whether locks lock, `glance` looks into a file without dropping any.
 
 pub(crate) mod choose;
 pub(crate) mod fork;
@@ -15,6 +15,8 @@ pub(crate) mod fork;
 mod glance;
 #[cfg(target_os = "linux")]
 pub(crate) mod handles;
+#[cfg(target_os = "linux")]
+mod names;
 #[cfg(target_os = "linux")]
 pub(crate) mod ofd;
 #[cfg(target_os = "linux")]
