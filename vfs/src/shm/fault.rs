@@ -237,6 +237,8 @@ mod tests {
     /// In children: the handler of this process is set once.
     #[test]
     fn a_mapping_without_its_file_reads_as_zeros_and_every_other_fault_goes_where_it_went_before() {
+        // Otherwise a child would set it a second time, behind itself, or wait for a thread that it does not have.
+        install();
         let (ours, other) = (beyond_the_end(), beyond_the_end());
         let mine = || {
             let lost = Arc::new(AtomicBool::new(false));
