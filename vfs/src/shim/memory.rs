@@ -1,7 +1,7 @@
 //! The io_methods of shared memory and of mapped pages.
 
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use libsqlite3_sys as ffi;
 
@@ -144,9 +144,11 @@ pub(crate) unsafe extern "C" fn shm_barrier(f: *mut ffi::sqlite3_file) {
     // SAFETY: an open file.
     match unsafe { state(f) } {
         state if state.is_inherited() => {}
-        state if state.index().is_some() => fence(Ordering::SeqCst),
-        State { base: Some(base), .. } => base.shm_barrier(),
-        State { base: None, .. } => {}
+        state => match (state.index(), &state.base) {
+            (Some(index), _) => index.barrier(),
+            (None, Some(base)) => base.shm_barrier(),
+            (None, None) => {}
+        },
     }
 }
 

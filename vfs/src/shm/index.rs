@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use libsqlite3_sys as ffi;
 
@@ -187,6 +187,16 @@ impl Index {
             }
             _ => ffi::SQLITE_IOERR_SHMLOCK,
         }
+    }
+
+    /// xShmBarrier.
+    pub(crate) fn barrier(&self) {
+        if let Ok(file) = self.file.try_borrow() {
+            if let File::Open(opened) = &*file {
+                let _waits_on = opened.locks.settle(&opened.handle);
+            }
+        }
+        fence(Ordering::SeqCst);
     }
 
     /// xShmUnmap.

@@ -11,6 +11,10 @@
 //! the salts of the index have changed since: a stock writer asks for no CKPT. With READ0 no reset can follow. The exceptions
 //! are those in which the salts change with the checkpointer's knowledge: it recovers the index, or is alone. There BUSY would
 //! be worse than wrong, since the last to close takes a checkpoint that was BUSY for one that had nothing to do.
+//!
+//! A reader that moves its mark takes the lock of the mark exclusively, drops it and takes it shared, at once and with no
+//! other lock. The drop waits for the call that follows, which then is one step from exclusive to shared; any other call
+//! does it first.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -45,6 +49,8 @@ pub(super) struct IndexLocks {
     guarding: Cell<bool>,
     /// The salts before SQLite read the header for a checkpoint.
     generation: Cell<Option<Salts>>,
+    /// SQLite has released the one exclusive lock that is held.
+    released: Cell<bool>,
 }
 
 /// What tells two generations of the log apart.
@@ -61,8 +67,24 @@ impl IndexLocks {
         salts: impl Fn() -> Option<Salts>,
     ) -> c_int {
         let Some((mask, range)) = locks(offset, n) else { return ffi::SQLITE_IOERR_SHMLOCK };
+        if self.released.get() {
+            if flags & ffi::SQLITE_SHM_SHARED != 0
+                && flags & ffi::SQLITE_SHM_UNLOCK == 0
+                && self.exclusive.get() == mask
+            {
+                return self.weaken(bytes, mask, range);
+            }
+            if !self.settle(bytes) {
+                // Nothing else is held.
+                return if flags & ffi::SQLITE_SHM_UNLOCK != 0 { ffi::SQLITE_OK } else { ffi::SQLITE_IOERR_SHMLOCK };
+            }
+        }
         let held = self.shared.get() | self.exclusive.get();
         if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
+            if self.shared.get() == 0 && self.exclusive.get() == mask && (mask & LOG_READERS).count_ones() == 1 {
+                self.released.set(true);
+                return ffi::SQLITE_OK;
+            }
             if self.exclusive.get() & mask & RECOVER != 0 {
                 // The header is the one that was just made, under WRITE.
                 self.generation.set(salts());
@@ -96,6 +118,32 @@ impl IndexLocks {
                 self.unlock(bytes, mask, range);
                 return ffi::SQLITE_BUSY;
             }
+        }
+        code
+    }
+
+    /// Does what waits for the next call; `false` if that cannot be done, and then it waits on.
+    pub(super) fn settle(&self, bytes: &impl Bytes) -> bool {
+        if self.released.get() {
+            let range = Range { start: BASE + i64::from(self.exclusive.get().trailing_zeros()), length: 1 };
+            if bytes.release(range).is_err() {
+                return false;
+            }
+            self.released.set(false);
+            self.exclusive.set(0);
+        }
+        true
+    }
+
+    /// From exclusive to shared.
+    fn weaken(&self, bytes: &impl Bytes, mask: u8, range: Range) -> c_int {
+        let code = answer(bytes.take(range, false), || {
+            self.released.set(false);
+            self.shared.set(mask);
+            self.exclusive.set(0);
+        });
+        if code != ffi::SQLITE_OK {
+            let _waits_on = self.settle(bytes);
         }
         code
     }
@@ -166,6 +214,7 @@ mod tests {
     const TAKE: c_int = ffi::SQLITE_SHM_LOCK | ffi::SQLITE_SHM_EXCLUSIVE;
     const SHARE: c_int = ffi::SQLITE_SHM_LOCK | ffi::SQLITE_SHM_SHARED;
     const DROP: c_int = ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_EXCLUSIVE;
+    const SHARE_DROP: c_int = ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_SHARED;
 
     /// What each handle holds of bytes 120 to 128: 1 shared, 2 exclusive; and the calls made.
     #[derive(Default)]
@@ -240,14 +289,45 @@ mod tests {
         for i in 3..8 {
             assert_eq!((change(&b, i, 1, TAKE), change(&b, i, 1, DROP)), (0, 0), "a mark, while somebody checkpoints");
         }
-        assert_eq!(kernel.1.replace(0), 10);
+        assert_eq!(kernel.1.replace(0), 9, "the last is not dropped yet");
         change(&a, 1, 1, DROP);
+        b.0.settle(&b.1);
         kernel.1.set(0);
         // Recovery, as SQLite does it now and as it did before 3.40.
         for (offset, n) in [(1, 2), (1, 7)] {
             assert_eq!((change(&b, offset, n, TAKE), change(&b, offset, n, DROP)), (0, 0));
         }
         assert_eq!(kernel.1.get(), 4);
+    }
+
+    #[test]
+    fn a_mark_goes_from_exclusive_to_shared_in_one_step() {
+        let kernel = Kernel::default();
+        let [a, b] = two(&kernel);
+        assert_eq!((change(&a, 4, 1, TAKE), change(&a, 4, 1, DROP), change(&a, 4, 1, SHARE)), (0, 0, 0));
+        assert_eq!(kernel.1.get(), 2);
+        assert_eq!(kernel.0.borrow()[0], [0, 0, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!((change(&b, 4, 1, SHARE), change(&b, 4, 1, TAKE)), (ffi::SQLITE_OK, ffi::SQLITE_BUSY));
+        assert_eq!((change(&a, 4, 1, SHARE_DROP), change(&b, 4, 1, SHARE_DROP)), (0, 0));
+        assert_eq!(*kernel.0.borrow(), [[0; 9]; 2]);
+    }
+
+    #[test]
+    fn a_mark_that_was_released_is_dropped_before_anything_else_is_done() {
+        for (offset, n, flags) in [(4, 1, TAKE), (5, 1, SHARE), (0, 1, TAKE), (5, 1, DROP), (1, 1, DROP)] {
+            let kernel = Kernel::default();
+            let [a, b] = two(&kernel);
+            assert_eq!((change(&a, 4, 1, TAKE), change(&a, 4, 1, DROP)), (0, 0));
+            assert_eq!(change(&b, 4, 1, SHARE), ffi::SQLITE_BUSY, "still there");
+            assert_eq!(change(&a, offset, n, flags), ffi::SQLITE_OK);
+            let own = (offset, flags) == (4, TAKE);
+            assert_eq!(change(&b, 4, 1, SHARE) == ffi::SQLITE_BUSY, own, "{offset} {flags}");
+        }
+        // With other locks, as in a checkpoint, nothing says what comes next.
+        let kernel = Kernel::default();
+        let [a, _] = two(&kernel);
+        assert_eq!((change(&a, 1, 1, TAKE), change(&a, 4, 1, TAKE), change(&a, 4, 1, DROP)), (0, 0, 0));
+        assert_eq!(kernel.0.borrow()[0], [0, 2, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
