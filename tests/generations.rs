@@ -111,6 +111,39 @@ fn refuses_everything(connection: &Connection, what: &str) {
     assert_eq!(rows(connection).unwrap(), [1, 2]);
 }
 
+/// Keeps its locks, and its WAL-index in its own memory.
+fn exclusively(connection: Connection) -> Connection {
+    connection.query_row("PRAGMA locking_mode = EXCLUSIVE", [], |_| Ok(())).unwrap();
+    // The locks are kept from the next transaction on.
+    connection.execute_batch("BEGIN IMMEDIATE; COMMIT").unwrap();
+    connection
+}
+
+#[test]
+fn a_connection_in_exclusive_locking_mode_looks_at_the_names_before_each_commit() {
+    let replace = |path: &Path| {
+        fs::rename(path, beside(path, ".old")).unwrap();
+        fs::copy(beside(path, ".old"), path).unwrap();
+        ["-wal", "-shm"].map(|suffix| fs::remove_file(beside(path, suffix)).unwrap());
+    };
+    let (_home, path, connection) = begun(stock);
+    let connection = exclusively(connection);
+    replace(&path);
+    insert(&connection, 3).unwrap();
+    assert_eq!(rows_for_others(&path), "[1]", "stock has acknowledged what nobody will see");
+
+    let (home, path, connection) = begun(hardened);
+    let connection = exclusively(connection);
+    insert(&connection, 3).unwrap();
+    replace(&path);
+    assert_eq!(code(insert(&connection, 4)), ffi::SQLITE_READONLY_DBMOVED);
+    assert_eq!(code(insert(&connection, 5)), ffi::SQLITE_READONLY_DBMOVED);
+    assert_eq!(rows(&connection).unwrap(), [1, 2, 3]);
+    drop(connection);
+    assert_eq!(rows_by_the_manifest(home.path(), &beside(&path, ".old")), [1, 2, 3]);
+    assert_eq!(rows_for_others(&path), "[1]");
+}
+
 #[test]
 fn an_unlinked_wal_takes_no_more_commits_and_those_in_it_are_saved() {
     let unlink = |path: &Path| ["-wal", "-shm"].map(|suffix| fs::remove_file(beside(path, suffix)).unwrap());
