@@ -1,0 +1,100 @@
+//! Promise 7, the part that can be counted: the system calls of a read transaction and of a commit on a local disk, beside
+//! those of stock SQLite. `cargo test --test system_calls -- --nocapture` prints the table of docs/locks.md.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use rusqlite::Connection;
+use support::require;
+use tempfile::TempDir;
+
+const TEST: &str = "reads_and_commits_make_no_more_system_calls_than_stock";
+const WORK: &str = "HARDENED_SYSTEM_CALLS_WORK";
+/// Files that are not there: looking for them shows in the trace.
+const BEGIN: &str = "/hardened-test-begin";
+const END: &str = "/hardened-test-end";
+/// Transactions that are counted.
+const TIMES: u32 = 200;
+
+/// What is done again and again, and in which mode.
+const WORKS: [(&str, &str, &str); 5] = [
+    ("read, WAL", "PRAGMA journal_mode = WAL", "SELECT * FROM t WHERE rowid = 5"),
+    ("read, DELETE", "PRAGMA journal_mode = DELETE", "SELECT * FROM t WHERE rowid = 5"),
+    ("commit, WAL, NORMAL", "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", "INSERT INTO t VALUES (1)"),
+    ("commit, WAL, FULL", "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL", "INSERT INTO t VALUES (1)"),
+    ("commit, DELETE, FULL", "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL", "INSERT INTO t VALUES (1)"),
+];
+
+/// In a process of its own, traced.
+fn work(work: usize, path: &Path, hardened: bool) {
+    hardened_sqlite::hardened_vfs::register(hardened_sqlite::hardened_vfs::Options::default()).unwrap();
+    let name = format!("file:{}{}", path.display(), if hardened { "?vfs=hardened" } else { "" });
+    let connection = Connection::open(name).unwrap();
+    let (_, setup, sql) = WORKS[work];
+    // Neither the checkpoint of the log nor the growth of the file belongs to a transaction.
+    connection.execute_batch(&format!("{setup}; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t(x)")).unwrap();
+    let mut statement = connection.prepare(sql).unwrap();
+    let mut once = || drop(statement.raw_query().next().map(drop));
+    let mut times = || (0..TIMES).for_each(|_| once());
+    connection.execute_batch("INSERT INTO t VALUES (1), (2), (3), (4), (5)").unwrap();
+    times();
+    assert!(!Path::new(BEGIN).exists());
+    times();
+    assert!(!Path::new(END).exists());
+}
+
+/// How many calls of each kind are between the marks, for one transaction.
+fn counted(which: usize, hardened: bool) -> BTreeMap<String, f64> {
+    let home = TempDir::new().unwrap();
+    let (path, trace) = (home.path().join("app.db"), home.path().join("trace"));
+    let mut strace = Command::new("strace");
+    let strace = strace.arg("-f").arg("-o").arg(&trace).arg(std::env::current_exe().unwrap());
+    let strace = strace.args(["--exact", TEST, "--nocapture"]);
+    let output =
+        strace.env(WORK, format!("{which} {} {}", u8::from(hardened), path.display())).output().expect("strace runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let mark = |name: &str| trace.lines().position(|line| line.contains(name)).unwrap_or_else(|| panic!("{trace}"));
+    // "PID call(...": what other threads do is not counted.
+    let thread = |line: &str| line.split_whitespace().next().map(str::to_owned);
+    let ours = trace.lines().nth(mark(BEGIN)).and_then(thread);
+    let mut counts = BTreeMap::new();
+    for line in trace.lines().take(mark(END)).skip(mark(BEGIN) + 1).filter(|line| thread(line) == ours) {
+        let call = line.split_whitespace().nth(1).and_then(|call| call.split_once('('));
+        if let Some((call, _)) = call {
+            *counts.entry(call.to_owned()).or_default() += 1.0 / f64::from(TIMES);
+        }
+    }
+    counts
+}
+
+fn words(counts: &BTreeMap<String, f64>) -> String {
+    let mut calls: Vec<_> = counts.iter().filter(|(_, n)| **n >= 0.1).collect();
+    calls.sort_by(|a, b| b.1.total_cmp(a.1));
+    calls.iter().map(|(call, n)| format!("{call} {n:.1}")).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn reads_and_commits_make_no_more_system_calls_than_stock() {
+    if let Ok(task) = std::env::var(WORK) {
+        let [which, hardened, path] = task.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{task}") };
+        return work(which.parse().unwrap(), Path::new(path), hardened == "1");
+    }
+    if !require::program("strace") {
+        return;
+    }
+    println!("| | stock | hardened | calls of stock | calls of hardened |\n|---|---|---|---|---|");
+    for (which, (name, _, _)) in WORKS.iter().enumerate() {
+        let [stock, hardened] = [false, true].map(|hardened| counted(which, hardened));
+        let all = |counts: &BTreeMap<String, f64>| counts.values().sum::<f64>();
+        let locks = |counts: &BTreeMap<String, f64>| counts.get("fcntl").copied().unwrap_or(0.0);
+        println!("| {name} | {:.1} | {:.1} | {} | {} |", all(&stock), all(&hardened), words(&stock), words(&hardened));
+        assert!(all(&stock) > 1.0, "{name}: the trace shows nothing");
+        assert!(locks(&hardened) <= locks(&stock) + 0.05, "{name}: more calls for locks");
+        // A sync is a promise (sync of the directory, the guard's record): more calls there have a reason each.
+        let promises = name.contains("FULL");
+        assert!(promises || all(&hardened) <= all(&stock) + 0.05, "{name}: more calls");
+    }
+}
