@@ -52,6 +52,16 @@ impl Detail {
         Detail { path: path.to_owned(), code, cause, hint, not_local: false, number }
     }
 
+    /// A statement that failed.
+    pub(crate) fn of_statement(path: &Path, error: &rusqlite::Error) -> Detail {
+        match error {
+            rusqlite::Error::SqliteFailure(failure, message) => {
+                Detail::of(path, failure.extended_code, message.clone().unwrap_or_else(|| failure.to_string()))
+            }
+            other => Detail::of(path, ffi::SQLITE_ERROR, other.to_string()),
+        }
+    }
+
     /// Adds the path that the user named, if the failure is about another one that links led to.
     pub(crate) fn reached_through(mut self, named: &Path) -> Detail {
         if std::path::absolute(named).is_ok_and(|named| named != self.path) {
@@ -79,6 +89,16 @@ pub enum Error {
     Corrupt(Detail),
     /// Others hold locks on it.
     Busy(Detail),
+    /// There is no room for what was to be written; nothing of it has taken the place of anything.
+    NoSpace(Detail),
+    /// It was told to stop.
+    Cancelled(Detail),
+    /// The file of this name is not the one that is open any more.
+    Moved(Detail),
+    /// The database is open in this process with other options.
+    OtherOptions(Detail),
+    /// A file could not be read or written, outside SQLite.
+    Io(Detail),
     /// Any other failure of SQLite.
     Sqlite(Detail),
     /// The VFS could not be registered.
@@ -88,12 +108,28 @@ pub enum Error {
 }
 
 impl Error {
+    /// A file that could not be read or written; `doing` says what was tried.
+    pub(crate) fn of_file(path: &Path, doing: &str, error: &std::io::Error) -> Error {
+        let cause = format!("{doing}: {error}");
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Error::NoSpace(Detail::of(path, ffi::SQLITE_FULL, cause))
+            }
+            _ => Error::Io(Detail::of(path, ffi::SQLITE_IOERR, cause)),
+        }
+    }
+
     fn detail(&self) -> Option<&Detail> {
         match self {
             Error::CannotOpen(detail)
             | Error::NotADatabase(detail)
             | Error::Corrupt(detail)
             | Error::Busy(detail)
+            | Error::NoSpace(detail)
+            | Error::Cancelled(detail)
+            | Error::Moved(detail)
+            | Error::OtherOptions(detail)
+            | Error::Io(detail)
             | Error::Sqlite(detail) => Some(detail),
             Error::Register(_) | Error::NotHardened => None,
         }
@@ -160,6 +196,9 @@ impl From<Detail> for Error {
             ffi::SQLITE_NOTADB => Error::NotADatabase(detail),
             ffi::SQLITE_CORRUPT => Error::Corrupt(detail),
             ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Error::Busy(detail),
+            ffi::SQLITE_FULL => Error::NoSpace(detail),
+            ffi::SQLITE_INTERRUPT => Error::Cancelled(detail),
+            ffi::SQLITE_READONLY if detail.code == ffi::SQLITE_READONLY_DBMOVED => Error::Moved(detail),
             _ => Error::Sqlite(detail),
         }
     }

@@ -19,6 +19,7 @@
 mod error;
 mod open;
 mod options;
+mod progress;
 mod uri;
 
 pub use error::{Detail, Error, last_open_error};
@@ -28,6 +29,7 @@ pub use hardened_vfs::{
 };
 pub use open::{open_connection, report};
 pub use options::Options;
+pub use progress::{Progress, Stage, Watch};
 pub use uri::uri;
 
 pub use {hardened_vfs, rusqlite};

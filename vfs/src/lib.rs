@@ -23,6 +23,8 @@ compile_error!("`loadable` calls the host's SQLite and cannot be combined with `
 
 pub mod checksum;
 mod combine;
+#[cfg(target_os = "linux")]
+mod database_file;
 mod explain;
 pub mod format;
 pub mod fs;
@@ -44,6 +46,8 @@ mod shm;
 mod sync;
 mod transaction;
 
+#[cfg(target_os = "linux")]
+pub use database_file::DatabaseFile;
 pub use options::{
     ChecksumChoice, FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice, RESERVED_KEYS,
     RollbackJournal,
