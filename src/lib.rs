@@ -20,6 +20,7 @@ mod error;
 mod open;
 mod options;
 mod progress;
+mod salvage;
 mod uri;
 
 pub use error::{Detail, Error, last_open_error};
@@ -30,6 +31,7 @@ pub use hardened_vfs::{
 pub use open::{open_connection, report};
 pub use options::Options;
 pub use progress::{Progress, Stage, Watch};
+pub use salvage::{LostObject, Salvage, Salvaged, SavedTable};
 pub use uri::uri;
 
 pub use {hardened_vfs, rusqlite};

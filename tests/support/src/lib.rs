@@ -21,5 +21,6 @@ pub mod renaming;
 pub mod require;
 mod rule;
 pub mod second;
+pub mod shell;
 pub mod sqlite;
 pub mod system_call;
