@@ -116,6 +116,9 @@ fn compare(shell: &Shell, kind: &Kind, damage: Damage, seed: u64, totals: &mut T
     if integrity != "ok" && kind.name != "virtual tables" {
         worse.push(format!("{place}: {integrity}"));
     }
+    if !worse.is_empty() {
+        worse.push(format!("kept in {}", dir.keep().display()));
+    }
     worse
 }
 

@@ -100,7 +100,8 @@ pub(super) fn homeless(
         trees.iter().enumerate().skip(1).any(|(number, tree)| !tree.holes.is_empty() && !is_table(number));
     for page in map.unowned().filter(|page| !map.is_free(*page)) {
         let look = look(page, map, tables, rows, true)?;
-        let mut places = damaged.iter().filter(|table| look.suits.contains(table)).filter_map(|number| {
+        let alike: Vec<usize> = damaged.iter().copied().filter(|table| look.suits.contains(table)).collect();
+        let mut places = alike.iter().filter_map(|number| {
             let table = tables.get(*number)?;
             let hole = holes(table.tree).iter().find(|hole| match look.rowids {
                 Some((least, greatest)) => hole.has(least) && hole.has(greatest),
@@ -108,11 +109,13 @@ pub(super) fn homeless(
             })?;
             Some((page, *number, *hole))
         });
+        // At the end of a table much would fit; between two rows that are there, little.
         if let (Some(place), None) = (places.next(), places.next()) {
-            found.push(place);
+            if alike.len() == 1 || place.2.is_bounded() {
+                found.push(place);
+            }
         }
     }
-    // The rows of a table in their order, as far as the pages tell.
     Ok(found)
 }
 

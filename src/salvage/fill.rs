@@ -14,7 +14,7 @@ use super::layout::Layout;
 use super::lost::{self, Lost};
 use super::map::{Leaf, Span, Tree};
 use super::output::{Output, is_refusal};
-use super::record::Value;
+use super::record::{Fields, Value};
 use super::report::{Salvaged, SavedTable};
 use super::rows::{Row, Rows, Scratch};
 use super::schema::{Object, Sort, decode};
@@ -97,7 +97,9 @@ impl<'a> Fill<'a> {
                 Some(rowids) => {
                     let root = Leaf { page: object.root, span: Span::ALL };
                     let rows = &self.rows;
-                    let damaged_leaf = &mut |leaf: Leaf| rows.is_damaged_leaf(leaf.page, leaf.span);
+                    let layout = self.tables.iter().find(|table| table.object == number).map(|table| &table.layout);
+                    let suits = |fields: &Fields| layout.is_some_and(|layout| layout.suits(fields));
+                    let damaged_leaf = &mut |leaf: Leaf| rows.is_damaged_leaf(leaf.page, leaf.span, suits);
                     let tree = map.walk(root, number as u32 + 1, rowids, damaged_leaf)?;
                     if map.kind(root.page).is_some_and(|kind| kind.is_table() != rowids) {
                         map.give_up(root.page);
@@ -214,7 +216,7 @@ impl<'a> Fill<'a> {
         let is_sequence = table.layout.name == "sqlite_sequence";
         let (mut before, mut out_of_place) = (None, false);
         let Fill { rows, found, lost, encoding, sequence, .. } = self;
-        rows.of_page(leaf.page, &found.map, false, &mut scratch, |row| -> Result<(), Failure> {
+        let unreadable = rows.of_page(leaf.page, &found.map, false, &mut scratch, |row| -> Result<(), Failure> {
             let in_place = match row.rowid {
                 Some(rowid) => leaf.span.has(rowid) && before.is_none_or(|before| before < rowid),
                 None => true,
@@ -250,29 +252,30 @@ impl<'a> Fill<'a> {
             }
             Ok(())
         })?;
-        if out_of_place && which == Which::InPlace {
-            table.doubtful.push(leaf);
+        if which == Which::InPlace {
+            table.unreadable += unreadable;
+            if out_of_place {
+                table.doubtful.push(leaf);
+            }
         }
         Ok(())
     }
 
-    /// Whether most rows of the page cannot be those of the table.
+    /// Whether no row of the page can be one of the table.
     fn is_foreign(&self, table: &Table, leaf: Leaf, scratch: &mut Scratch) -> Result<bool, Failure> {
-        let mut count = |sample| -> Result<(u32, u32), Failure> {
+        // Nearly always the first few show that it is not.
+        for sample in [true, false] {
             let (mut rows, mut suit) = (0, 0);
             self.rows.of_page(leaf.page, &self.found.map, sample, scratch, |row| -> Result<(), Failure> {
                 rows += 1;
                 suit += u32::from(table.layout.suits(row.fields));
                 Ok(())
             })?;
-            Ok((rows, suit))
-        };
-        let (rows, suit) = count(true)?;
-        if suit == rows {
-            return Ok(false);
+            if suit > 0 || rows == 0 {
+                return Ok(false);
+            }
         }
-        let (rows, suit) = count(false)?;
-        Ok(suit * 2 < rows)
+        Ok(true)
     }
 
     /// Completes the report.

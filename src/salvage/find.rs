@@ -45,7 +45,9 @@ impl Found {
         map.read_freelist(reader, header.freelist_trunk, header.freelist_count)?;
         let rows = Rows::new(reader);
         let root = Leaf { page: 1, span: Span::ALL };
-        let tree = map.walk(root, SCHEMA, true, &mut |leaf| rows.is_damaged_leaf(leaf.page, leaf.span))?;
+        let tree = map.walk(root, SCHEMA, true, &mut |leaf| {
+            rows.is_damaged_leaf(leaf.page, leaf.span, |fields| fields.len() == 5)
+        })?;
         let mut found = Found { map, objects: Vec::new(), schema_damaged: false };
         found.correct_encoding(&rows, &tree, header)?;
         for leaf in &tree.pages {

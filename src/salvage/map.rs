@@ -22,6 +22,10 @@ pub(super) struct Span {
 impl Span {
     pub(super) const ALL: Span = Span { low: i64::MIN, high: i64::MAX };
 
+    pub(super) fn is_bounded(self) -> bool {
+        self.low > i64::MIN && self.high < i64::MAX
+    }
+
     pub(super) fn has(self, rowid: i64) -> bool {
         (rowid > self.low || self.low == i64::MIN) && rowid <= self.high
     }
@@ -62,6 +66,8 @@ pub(super) struct Map {
     /// The children of interior pages, each with the largest rowid under it.
     children: HashMap<u32, Vec<(u32, i64)>>,
     free: Vec<bool>,
+    /// Leaves of tables whose kind cannot be read, or is another one.
+    damaged_leaves: HashSet<u32>,
     /// All pages that the header says are free have been found, so that others are not.
     pub(super) freelist_is_whole: bool,
 }
@@ -78,6 +84,7 @@ impl Map {
             owners: vec![NOBODY; count as usize + 1],
             children: HashMap::new(),
             free: vec![false; count as usize + 1],
+            damaged_leaves: HashSet::new(),
             freelist_is_whole: false,
         };
         let mut offsets = Vec::new();
@@ -90,8 +97,14 @@ impl Map {
                 let mut children = Vec::new();
                 if page.kind.is_interior() {
                     page.offsets(&mut offsets);
-                    children.extend(offsets.iter().map(|offset| page.child(*offset)));
-                    children.push((page.right_child(), i64::MAX));
+                    // From the last to the first: where a pointer is lost the child lies before the next one.
+                    let mut next = (page.right_child(), i64::MAX);
+                    children.push(next);
+                    for offset in offsets.iter().rev() {
+                        next = offset.map_or((0, next.1), |offset| page.child(offset));
+                        children.push(next);
+                    }
+                    children.reverse();
                 }
                 Some((page.kind, children))
             })?;
@@ -173,8 +186,13 @@ impl Map {
         free
     }
 
-    /// Walks the tree of `root`, which it owns or which nobody does. `damaged_leaf` says whether a page that is of no known kind is
-    /// a leaf of a table all the same.
+    /// Whether it is a leaf of a table whatever it says itself.
+    pub(super) fn is_damaged_leaf(&self, page: u32) -> bool {
+        self.damaged_leaves.contains(&page)
+    }
+
+    /// Walks the tree of `root`, which it owns or which nobody does. `damaged_leaf` says whether a page that is of no known
+    /// kind, or of that of an index, is a leaf of a table all the same.
     pub(super) fn walk(
         &mut self,
         root: Leaf,
@@ -203,6 +221,10 @@ impl Map {
                 }
             }
             match self.kind(at.page) {
+                kind if rowids && kind.is_none_or(|kind| !kind.is_table()) && damaged_leaf(at)? => {
+                    self.damaged_leaves.insert(at.page);
+                    found.pages.push(at);
+                }
                 Some(kind) if kind.is_table() != rowids => {
                     found.holes.push(at.span);
                     continue;
@@ -213,7 +235,9 @@ impl Map {
                     let from = stack.len();
                     for (child, key) in children {
                         let span = if rowids { Span { low, high: (*key).min(at.span.high) } } else { Span::ALL };
-                        low = *key;
+                        if *child != 0 {
+                            low = *key;
+                        }
                         stack.push(Leaf { page: *child, span });
                     }
                     if let Some(new) = stack.get_mut(from..) {
@@ -224,7 +248,6 @@ impl Map {
                     }
                 }
                 Some(_) => found.pages.push(at),
-                None if rowids && damaged_leaf(at)? => found.pages.push(at),
                 None => {
                     found.holes.push(at.span);
                     continue;
@@ -350,6 +373,7 @@ impl Map {
 
     /// The page turned out to belong elsewhere.
     pub(super) fn give_up(&mut self, page: u32) {
+        self.damaged_leaves.remove(&page);
         self.set_owner(page, NOBODY);
     }
 }

@@ -91,20 +91,23 @@ impl<'a> Page<'a> {
         self.start + if self.kind.is_interior() { 12 } else { 8 }
     }
 
-    /// Where its cells are, in order; those pointers that cannot be right are left out, and of equal ones all but the first.
-    pub(super) fn offsets(&self, into: &mut Vec<usize>) {
+    /// Where its cells are, in order: `None` for a pointer that cannot be right, or is the same as one before.
+    pub(super) fn offsets(&self, into: &mut Vec<Option<usize>>) {
         into.clear();
         let pointers = self.pointers();
         for index in 0..self.cells() {
             let at = pointers + 2 * index;
-            match be16(self.bytes, at) {
-                Some(offset) if offset > at && offset < self.bytes.len() => into.push(offset),
-                _ => {}
-            }
+            into.push(be16(self.bytes, at).filter(|offset| *offset > at && *offset < self.bytes.len()));
         }
         if !into.is_sorted_by(|a, b| a > b) && !into.is_sorted_by(|a, b| a < b) {
             let mut seen = vec![false; self.bytes.len()];
-            into.retain(|offset| seen.get_mut(*offset).is_some_and(|seen| !std::mem::replace(seen, true)));
+            for place in into {
+                let again =
+                    place.and_then(|offset| seen.get_mut(offset)).is_some_and(|seen| std::mem::replace(seen, true));
+                if again {
+                    *place = None;
+                }
+            }
         }
     }
 
@@ -146,27 +149,42 @@ impl<'a> Page<'a> {
         Some(Cell { rowid, length, local: here, overflow })
     }
 
-    /// Whether everything on the page is as SQLite would have left it: the cells lie behind their pointers, in the page and
-    /// nowhere over one another.
+    /// Whether everything on the page is as SQLite would have left it: from the start of the content to the end of the page,
+    /// each byte is in one cell or one free block, but for as many as the header says.
     pub(super) fn is_well_formed(&self) -> bool {
         let usable = self.bytes.len();
-        let content = match be16(self.bytes, self.start + 5) {
-            Some(0) => 65_536,
-            Some(content) => content,
-            None => return false,
-        };
-        let cells = be16(self.bytes, self.start + 3).unwrap_or(usize::MAX);
-        if cells > usable.saturating_sub(8) / 4 || self.pointers() + 2 * cells > content || content > usable {
+        let field = |at| be16(self.bytes, self.start + at).unwrap_or(usize::MAX);
+        let (cells, content) = (field(3), if field(5) == 0 { 65_536 } else { field(5) });
+        if cells > usable / 4 || self.pointers() + 2 * cells > content || content > usable {
             return false;
         }
         let mut extents = Vec::with_capacity(cells);
         for index in 0..cells {
             let Some(offset) = be16(self.bytes, self.pointers() + 2 * index) else { return false };
-            let Some(end) = self.end_of(offset).filter(|end| *end <= usable && offset >= content) else { return false };
+            // No cell is shorter: a smaller one is followed by bytes that are not used.
+            let end = self.end_of(offset).map(|end| end.max(offset + 4));
+            let Some(end) = end.filter(|end| *end <= usable && offset >= content) else { return false };
             extents.push((offset, end));
         }
+        let mut free = field(1);
+        while free != 0 {
+            let (Some(next), Some(size)) = (be16(self.bytes, free), be16(self.bytes, free.saturating_add(2))) else {
+                return false;
+            };
+            if size < 4 || free + size > usable || free < content || (next != 0 && next <= free) {
+                return false;
+            }
+            extents.push((free, free + size));
+            free = next;
+        }
         extents.sort_unstable();
-        extents.windows(2).all(|pair| matches!(pair, [(_, end), (next, _)] if end <= next))
+        let used: usize = extents.iter().map(|(start, end)| end - start).sum();
+        let apart = extents.windows(2).all(|pair| matches!(pair, [(_, end), (next, _)] if end <= next));
+        apart
+            && self
+                .bytes
+                .get(self.start + 7)
+                .is_some_and(|fragments| used + usize::from(*fragments) == usable - content)
     }
 
     fn end_of(&self, offset: usize) -> Option<usize> {
@@ -216,7 +234,11 @@ mod tests {
         let page = Page { bytes: &bytes, kind: Kind::LeafTable, start: 0 };
         let mut offsets = Vec::new();
         page.offsets(&mut offsets);
-        assert_eq!(offsets, [256], "3 lies in the header, 513 behind the page, and the last is the same again");
+        assert_eq!(
+            offsets,
+            [None, None, Some(256), None],
+            "3 lies in the header, 513 behind the page, and the last is the same again"
+        );
     }
 
     #[test]

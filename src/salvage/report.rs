@@ -44,7 +44,7 @@ pub struct Salvaged {
     pub lost_table: Option<String>,
     /// Rows that are in their table with NULL for values that could not be read.
     pub incomplete_rows: u64,
-    /// Rows of which nothing but the rowid could be read, or that SQLite would not store; they are in `lost_and_found`.
+    /// Rows of which nothing, or nothing but the rowid, could be read, or that SQLite would not store.
     pub unreadable_rows: u64,
     /// Tables, indexes, views and triggers that are missing.
     pub lost_objects: Vec<LostObject>,

@@ -22,7 +22,7 @@ pub(super) struct Row<'a> {
 /// Buffers that are used for one page after the other.
 #[derive(Default)]
 pub(super) struct Scratch {
-    offsets: Vec<usize>,
+    offsets: Vec<Option<usize>>,
     record: Vec<u8>,
     fields: Fields,
 }
@@ -38,8 +38,8 @@ impl<'a> Rows<'a> {
         Rows { reader, payloads: Payloads::new(reader) }
     }
 
-    /// Shows the rows of a page; `map` tells which pages cannot be overflow pages. With `first_rows` only some of them, spread
-    /// over the page. `each` ends it with an error.
+    /// Shows the rows of a page, and says how many cells could not be read; `map` tells which pages cannot be overflow pages.
+    /// With `sample` only some of them, spread over the page. `each` ends it with an error.
     ///
     /// # Errors
     /// Those of the file, and of `each`.
@@ -50,22 +50,25 @@ impl<'a> Rows<'a> {
         sample: bool,
         scratch: &mut Scratch,
         mut each: impl FnMut(&Row<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<u64, E> {
         let read = self.reader.with(number, |bytes| {
-            // A page of no kind that is in a tree has been found to be a damaged leaf.
-            let Some(page) = Page::of(number, bytes)
-                .or_else(|| map.is_in_tree(number).then(|| Page::taken_for(number, bytes, Kind::LeafTable)))
-            else {
-                return Ok(());
+            let page = match map.is_damaged_leaf(number) {
+                true => Some(Page::taken_for(number, bytes, Kind::LeafTable)),
+                false => Page::of(number, bytes),
             };
+            let Some(page) = page else { return Ok(0) };
             if !page.kind.has_records() {
-                return Ok(());
+                return Ok(0);
             }
             let Scratch { offsets, record, fields } = scratch;
             page.offsets(offsets);
             let step = if sample { (offsets.len() / 3).max(1) } else { 1 };
+            let mut unreadable = 0;
             for offset in offsets.iter().step_by(step) {
-                let Some(cell) = page.cell(*offset) else { continue };
+                let Some(cell) = offset.and_then(|offset| page.cell(offset)) else {
+                    unreadable += 1;
+                    continue;
+                };
                 let mut whole = true;
                 let record = if cell.overflow == 0 && cell.local.len() as u64 == cell.length {
                     cell.local
@@ -77,30 +80,31 @@ impl<'a> Rows<'a> {
                 whole = fields.find(record) || (whole && fields.len() > 0 && fields.all_there());
                 each(&Row { rowid: cell.rowid, record, fields, whole })?;
             }
-            Ok(())
+            Ok(unreadable)
         })?;
-        read.unwrap_or(Ok(()))
+        read.unwrap_or(Ok(0))
     }
 
-    /// Whether a page whose kind cannot be read is a leaf of a table all the same: it has cells, all of them records that
-    /// are whole, and their rowids ascend within `span`.
-    pub(super) fn is_damaged_leaf(&self, number: u32, span: Span) -> io::Result<bool> {
+    /// Whether a page that says that it is none, or one of an index, is a leaf of a table all the same: as one it has records
+    /// that are whole, with rowids of `span` and of the form that `suits`; more of them than as what it says it is.
+    pub(super) fn is_damaged_leaf(&self, number: u32, span: Span, suits: impl Fn(&Fields) -> bool) -> io::Result<bool> {
         let found = self.reader.with(number, |bytes| {
-            let page = Page::taken_for(number, bytes, Kind::LeafTable);
-            let (mut offsets, mut fields, mut before) = (Vec::new(), Fields::default(), None);
-            page.offsets(&mut offsets);
-            let mut sound = !offsets.is_empty() && offsets.len() == page.cells();
-            for offset in offsets {
-                let rowid = page.cell(offset).filter(|cell| {
-                    fields.find(cell.local);
-                    fields.len() > 0
-                        && (cell.overflow != 0 || cell.local.len() as u64 == cell.length && fields.all_there())
-                });
-                let rowid = rowid.and_then(|cell| cell.rowid).filter(|rowid| span.has(*rowid));
-                sound &= rowid.is_some_and(|rowid| before.is_none_or(|before| before < rowid));
-                before = rowid;
+            let (mut offsets, mut fields) = (Vec::new(), Fields::default());
+            let mut count = |page: Page<'_>| {
+                page.offsets(&mut offsets);
+                let mut rows = 0;
+                for cell in offsets.iter().flatten().filter_map(|offset| page.cell(*offset)) {
+                    let whole = fields.find(cell.local) && cell.local.len() as u64 == cell.length;
+                    rows += usize::from(whole && cell.rowid.is_none_or(|rowid| span.has(rowid)) && suits(&fields));
+                }
+                (rows, offsets.len())
+            };
+            let (rows, cells) = count(Page::taken_for(number, bytes, Kind::LeafTable));
+            match Page::of(number, bytes) {
+                Some(page) => rows > count(page).0,
+                // Anything may look like a row or two.
+                None => rows * 2 > cells,
             }
-            sound
         })?;
         Ok(found == Some(true))
     }

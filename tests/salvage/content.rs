@@ -14,8 +14,8 @@ pub(crate) type Rows = BTreeMap<String, usize>;
 pub(crate) struct Content {
     /// The rows of each table.
     pub(crate) tables: BTreeMap<String, Rows>,
-    /// The same as they are stored, as they would be in lost_and_found.
-    pub(crate) stored: BTreeMap<String, Rows>,
+    /// Of each of them how it is stored, and so would be in lost_and_found.
+    stored: BTreeMap<String, BTreeMap<String, String>>,
     /// Of all tables of that name.
     pub(crate) lost_and_found: Rows,
     /// Tables, indexes, views and triggers by name.
@@ -70,8 +70,13 @@ impl Content {
                 _ => stored_columns(&connection, &table),
             };
             let columns: Vec<String> = all.iter().map(|name| quoted(name)).collect();
-            content.tables.insert(table.clone(), read(&connection, &table, &columns));
-            content.stored.insert(table.clone(), read(&connection, &table, &stored));
+            let (mut rows, mut as_stored) = (Rows::new(), BTreeMap::new());
+            for (row, stored) in read(&connection, &table, &columns, &stored) {
+                as_stored.insert(row.clone(), stored);
+                add(&mut rows, row);
+            }
+            content.tables.insert(table.clone(), rows);
+            content.stored.insert(table, as_stored);
         }
         content
     }
@@ -93,14 +98,13 @@ impl Content {
         let mut lost = self.lost_and_found.clone();
         let mut saved = BTreeMap::new();
         for (table, rows) in &original.tables {
-            let here = self.tables.get(table).map_or(0, |here| both(rows, here));
-            // Rows that are in the table have no claim on equal ones that are lost.
-            let mut missing = rows.values().sum::<usize>() - here;
-            let mut found = 0;
-            for (row, count) in &original.stored[table] {
-                if let Some(there) = lost.get_mut(row) {
-                    let take = (*count).min(*there).min(missing);
-                    (*there, missing, found) = (*there - take, missing - take, found + take);
+            let (mut here, mut found) = (0, 0);
+            for (row, count) in rows {
+                let in_table = self.tables.get(table).and_then(|rows| rows.get(row)).copied().unwrap_or(0).min(*count);
+                here += in_table;
+                if let Some(there) = lost.get_mut(&original.stored[table][row]) {
+                    let take = (count - in_table).min(*there);
+                    (*there, found) = (*there - take, found + take);
                 }
             }
             saved.insert(table.clone(), (here, here + found));
@@ -112,11 +116,6 @@ impl Content {
     pub(crate) fn count(&self) -> usize {
         self.tables.values().chain([&self.lost_and_found]).flat_map(BTreeMap::values).sum()
     }
-}
-
-/// Rows that both have.
-fn both(a: &Rows, b: &Rows) -> usize {
-    a.iter().map(|(row, count)| *count.min(b.get(row).unwrap_or(&0))).sum()
 }
 
 fn quoted(name: &str) -> String {
@@ -142,14 +141,17 @@ fn stored_columns(connection: &Connection, table: &str) -> Vec<String> {
     columns
 }
 
-fn read(connection: &Connection, table: &str, columns: &[String]) -> Rows {
-    let mut found = Rows::new();
-    let sql = format!("SELECT {} FROM {} NOT INDEXED", columns.join(","), quoted(table));
-    let Ok(mut statement) = connection.prepare(&sql) else { return found };
+fn read(connection: &Connection, table: &str, columns: &[String], stored: &[String]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let all = [columns, stored].concat().join(",");
+    let Ok(mut statement) = connection.prepare(&format!("SELECT {all} FROM {} NOT INDEXED", quoted(table))) else {
+        return found;
+    };
     let Ok(mut rows) = statement.query([]) else { return found };
     while let Ok(Some(row)) = rows.next() {
-        let values: Vec<_> = (0..columns.len()).map(|at| text(row.get_ref(at).unwrap())).collect();
-        add(&mut found, values.join("|"));
+        let values: Vec<_> = (0..columns.len() + stored.len()).map(|at| text(row.get_ref(at).unwrap())).collect();
+        let (row, stored) = values.split_at(columns.len());
+        found.push((row.join("|"), stored.join("|")));
     }
     found
 }

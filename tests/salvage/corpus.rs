@@ -114,7 +114,7 @@ fn texts(connection: &Connection) {
         "INSERT INTO a SELECT i, 'Grüße ' || i || ' ' || char(127757, 1234), CASE WHEN i % 29 = 0 \
          THEN CAST(x'd8d80041dddd' AS TEXT) ELSE 'x' || char(0) || i END FROM n",
     );
-    rows(connection, 400, "INSERT INTO b SELECT printf('%.*c', i * 3, 'ß') FROM n");
+    rows(connection, 400, "INSERT INTO b SELECT i || printf('%.*c', i * 3, 'ß') || i FROM n");
 }
 
 fn schema(connection: &Connection) {
