@@ -48,6 +48,7 @@ mod transaction;
 
 #[cfg(target_os = "linux")]
 pub use database_file::DatabaseFile;
+pub use lock::fork::{PerProcess, count as forks};
 pub use options::{
     ChecksumChoice, FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice, RESERVED_KEYS,
     RollbackJournal,

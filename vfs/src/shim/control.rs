@@ -267,6 +267,7 @@ fn report(state: &State, main: &MainFile) -> Report {
         busy_timeout: None,
         guard: main.shared.as_ref().map_or_else(|| "off".to_owned(), |shared| shared.keeper().describe()),
         locks: main.locks.clone(),
+        settings: String::new(),
         alarms: main.shared.as_ref().map_or_else(Vec::new, |shared| shared.alarms()),
         notes: main.notes(),
         base: main.base.clone(),
