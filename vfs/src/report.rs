@@ -98,9 +98,10 @@ pub struct Report {
 impl Report {
     /// Of a database in memory, or a temporary one, of which the VFS hears nothing. `sqlite` is the version of the library.
     pub fn in_memory(path: &str, sqlite: &str) -> Report {
-        let mut verdict = VerdictReport::from(&Verdict::unknown("it is not in a file"));
-        ("local".clone_into(&mut verdict.class), "memory".clone_into(&mut verdict.filesystem));
         let words = |text: &str| text.to_owned();
+        let mut verdict = VerdictReport::from(&Verdict::unknown("it is not in a file"));
+        verdict.class = words("local");
+        verdict.filesystem = words("memory");
         Report {
             path: words(path),
             verdict,
