@@ -58,6 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     settings.set("theme", "dark")?;
     cache.set("theme", "rendered")?;
     println!("{:?} and {:?}", settings.get("theme")?, cache.get("theme")?);
+    println!("{}", cache.database().report());
     println!("the first to close: {:?}", settings.close()?);
     println!("{:?} is still there", cache.get("theme")?);
     println!("the last to close: {:?}", cache.close()?);

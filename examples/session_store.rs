@@ -52,6 +52,7 @@ impl Sessions {
 /// Appends events for ever.
 pub(crate) fn run(options: &Options, directory: &Path) -> Result<(), Box<dyn Error>> {
     let sessions = Sessions::open(options, directory)?;
+    eprintln!("{}", sessions.database().report());
     let first = sessions.begin(1, "the only one")?;
     for number in first.. {
         sessions.append(1, number, &format!("event {number} {}", "x".repeat(number as usize % 5000)))?;

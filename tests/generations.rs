@@ -124,7 +124,9 @@ fn a_connection_in_exclusive_locking_mode_looks_at_the_names_before_each_commit(
     let replace = |path: &Path| {
         fs::rename(path, beside(path, ".old")).unwrap();
         fs::copy(beside(path, ".old"), path).unwrap();
-        ["-wal", "-shm"].map(|suffix| fs::remove_file(beside(path, suffix)).unwrap());
+        for suffix in ["-wal", "-shm"] {
+            fs::remove_file(beside(path, suffix)).unwrap();
+        }
     };
     let (_home, path, connection) = begun(stock);
     let connection = exclusively(connection);

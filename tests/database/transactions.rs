@@ -77,11 +77,11 @@ fn in_a_rollback_journal_mode_there_is_one_connection() {
     let (home, db) = impatient(PolicyChoice::Delete);
     let path = home.path().join("app.db");
     let once = descriptors(&path);
-    db.read(|_| Ok(assert_eq!(descriptors(&path), once))).unwrap();
+    assert_eq!(db.read(|_| Ok(descriptors(&path))).unwrap(), once);
     let (home, db) = impatient(PolicyChoice::Wal);
     let path = home.path().join("app.db");
     let once = descriptors(&path);
-    db.read(|_| Ok(assert!(descriptors(&path) > once))).unwrap();
+    assert!(db.read(|_| Ok(descriptors(&path))).unwrap() > once);
 }
 
 #[test]
