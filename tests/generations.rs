@@ -230,3 +230,45 @@ fn a_database_renamed_in_rollback_mode_is_told_in_words() {
     let alarms = report(&connection).unwrap().alarms;
     assert!(alarms.len() == 1 && alarms[0].contains("the database has been renamed or removed"), "{alarms:?}");
 }
+
+/// In EXCLUSIVE locking mode SQLite asks nothing: it takes no lock for a transaction or a checkpoint, and keeps its journal open.
+#[test]
+fn a_connection_that_keeps_its_locks_notices_too() {
+    for mode in ["WAL", "DELETE", "TRUNCATE", "PERSIST"] {
+        let begun = |open: fn(&Path) -> Connection| {
+            let home = TempDir::new().unwrap();
+            let path = home.path().join("app.db");
+            let connection = open(&path);
+            for pragma in [format!("journal_mode={mode}"), "locking_mode=EXCLUSIVE".to_owned()] {
+                connection.query_row(&format!("PRAGMA {pragma}"), [], |_| Ok(())).unwrap();
+            }
+            connection.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)").unwrap();
+            let renamed = home.path().join("renamed.db");
+            fs::rename(&path, &renamed).unwrap();
+            (home, path, renamed, connection)
+        };
+        let (_home, _, _, connection) = begun(stock);
+        insert(&connection, 3).unwrap();
+        drop(connection);
+
+        let (_home, path, renamed, connection) = begun(hardened);
+        let before = fs::read(&renamed).unwrap();
+        for _ in 0..2 {
+            assert_eq!(code(insert(&connection, 3)), ffi::SQLITE_READONLY_DBMOVED, "{mode}");
+        }
+        if mode == "WAL" {
+            let checkpoint = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(2));
+            assert_eq!(code(checkpoint), ffi::SQLITE_READONLY_DBMOVED);
+        }
+        let alarms = report(&connection).unwrap().alarms;
+        assert!(alarms.len() == 1 && alarms[0].contains("the database has been renamed or removed"), "{alarms:?}");
+        assert_eq!(fs::read(&renamed).unwrap(), before, "{mode}");
+        // It is only as dead as the name.
+        fs::rename(&renamed, &path).unwrap();
+        insert(&connection, 3).unwrap();
+        if mode == "WAL" {
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+        }
+        assert_eq!(rows(&connection).unwrap(), [1, 2, 3], "{mode}");
+    }
+}

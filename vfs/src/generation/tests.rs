@@ -83,10 +83,10 @@ fn a_directory_that_has_not_changed_is_enough() {
         std::hint::spin_loop();
     }
     assert_eq!(place.generation.check(&place.database), []);
-    let checked = place.generation.0.lock().unwrap().checked;
+    let checked = place.generation.names.lock().unwrap().checked;
     assert_eq!(checked, Some((identity(&directory), Time::of_change(&directory))));
     // What only the names would tell: nobody has looked at them.
-    place.generation.0.lock().unwrap().open[Which::Wal as usize] = Some((0, 0));
+    place.generation.names.lock().unwrap().open[Which::Wal as usize] = Some((0, 0));
     assert_eq!(place.generation.check(&place.database), []);
 }
 
