@@ -4,11 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use hardened_sqlite::hardened_vfs::PolicyChoice;
 use hardened_sqlite::rusqlite::{self, Connection, ffi};
 use hardened_sqlite::{FsChoice, Options, report};
+use support::{mounts, require};
 use tempfile::TempDir;
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -86,7 +89,6 @@ fn stranded(directory: &Path) -> Option<(PathBuf, serde_json::Value)> {
 
 /// What a person does who follows the manifest.
 fn rows_by_the_manifest(directory: &Path, database: &Path) -> Vec<i64> {
-    use std::os::unix::fs::MetadataExt;
     let (saved, manifest) = stranded(directory).unwrap();
     assert_eq!(manifest["database_inode"], fs::metadata(database).unwrap().ino());
     assert_eq!(manifest["saved"], saved.file_name().unwrap().to_str().unwrap());
@@ -270,5 +272,34 @@ fn a_connection_that_keeps_its_locks_notices_too() {
             connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
         }
         assert_eq!(rows(&connection).unwrap(), [1, 2, 3], "{mode}");
+    }
+}
+
+/// Old and small ext4 filesystems count whole seconds: a name that has changed in the second of a look leaves the directory's
+/// time as it was.
+#[test]
+fn a_change_within_the_second_of_a_look_is_seen_where_the_filesystem_counts_seconds() {
+    if !require::loop_devices() || !require::program("mkfs.ext4") {
+        return;
+    }
+    let images = TempDir::new().unwrap();
+    let image = images.path().join("image");
+    fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+    mounts::format_with("ext4", &image, &["-I", "128"]).unwrap();
+    let disk = mounts::loop_image("ext4", &image).unwrap();
+    for round in 0..4 {
+        let path = disk.path().join(format!("{round}.db"));
+        let connection = hardened(&path);
+        connection.execute_batch("CREATE TABLE t(x)").unwrap();
+        let directory = fs::metadata(disk.path()).unwrap();
+        assert_eq!(directory.ctime_nsec(), 0, "it counts finer: then this test proves nothing");
+        // Where times are fine this look would be trusted from now on.
+        let begun = Duration::from_secs(directory.ctime().try_into().unwrap());
+        while UNIX_EPOCH.elapsed().unwrap() < begun + Duration::from_millis(50) {
+            std::hint::spin_loop();
+        }
+        insert(&connection, 1).unwrap();
+        fs::rename(&path, disk.path().join("renamed.db")).unwrap();
+        assert_eq!(code(insert(&connection, 2)), ffi::SQLITE_READONLY_DBMOVED, "{round}");
     }
 }

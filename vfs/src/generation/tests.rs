@@ -95,3 +95,11 @@ fn what_has_moved_is_told_in_words() {
     let both = [Moved { which: Which::Database, replaced: true }, Moved { which: Which::Wal, replaced: false }];
     assert_eq!(describe(&both), "the database is another file now, its -wal has been renamed or removed");
 }
+
+#[test]
+fn a_time_without_a_fraction_is_of_a_clock_that_counts_seconds() {
+    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
+    let lies_back = |seconds, nanoseconds| Time { seconds: now - seconds, nanoseconds }.lies_back();
+    assert!(!lies_back(1, 0) && !lies_back(0, 0));
+    assert!(lies_back(1, 1) && lies_back(3, 0));
+}
