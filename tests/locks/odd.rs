@@ -166,6 +166,30 @@ fn closing_drops_no_lock_of_a_neighbour_where_a_server_keeps_them() {
     }
 }
 
+/// What is kept for a neighbour is asked about again at later opens and closes: on its own filesystem.
+#[test]
+fn a_server_that_does_not_answer_keeps_nobody_from_databases_elsewhere() {
+    if !prepared() {
+        return;
+    }
+    let (odd, home) = (Odd::new(), TempDir::new().unwrap());
+    let neighbour = open(&odd.path(), STOCK);
+    assert_eq!(code(&neighbour, "BEGIN; SELECT * FROM t"), 0);
+    // Closing it would drop the neighbour's lock.
+    drop(open(&odd.path(), "vfs=hardened&locks=ofd"));
+    let hold = odd.mount.hold(Op::Getlk);
+    let (say, hear) = std::sync::mpsc::channel();
+    let elsewhere = home.path().join("app.db");
+    let thread = std::thread::spawn(move || {
+        drop(open(&elsewhere, "vfs=hardened&fs=local"));
+        say.send(()).unwrap();
+    });
+    let answer = hear.recv_timeout(std::time::Duration::from_secs(30));
+    hold.release();
+    thread.join().unwrap();
+    assert!(answer.is_ok(), "an open waits for another filesystem");
+}
+
 /// Numbers of Linux, so that the root crate needs no libc.
 mod libc_errno {
     pub(super) const EINVAL: i32 = 22;

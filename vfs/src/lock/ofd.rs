@@ -42,8 +42,9 @@ impl Handle {
     /// Opens a handle on the database, which is open already.
     pub(crate) fn open(path: &Path, read_only: bool) -> io::Result<Handle> {
         if parked::anything() {
-            parked::sweep();
-            if let Some(handle) = Handle::kept(&std::fs::metadata(path)?, read_only) {
+            let found = std::fs::metadata(path)?;
+            parked::sweep(found.dev());
+            if let Some(handle) = Handle::kept(&found, read_only) {
                 return Ok(handle);
             }
         }
@@ -54,10 +55,11 @@ impl Handle {
     /// those are given and it is missing.
     pub(crate) fn beside(path: &Path, read_only: bool, create: Option<u32>) -> io::Result<Handle> {
         if parked::anything() {
-            parked::sweep();
-            let found = std::fs::symlink_metadata(path).ok();
-            if let Some(handle) = found.and_then(|found| Handle::kept(&found, read_only)) {
-                return Ok(handle);
+            if let Ok(found) = std::fs::symlink_metadata(path) {
+                parked::sweep(found.dev());
+                if let Some(handle) = Handle::kept(&found, read_only) {
+                    return Ok(handle);
+                }
             }
         }
         let mut options = File::options();

@@ -155,7 +155,7 @@ pub(super) fn leave(identity: Identity, fd: RawFd, read_only: bool, base: Option
         code = base();
     }
     files.close();
-    sweep();
+    sweep(identity.0);
     code
 }
 
@@ -175,16 +175,18 @@ pub(crate) fn close_alone(identity: Option<Identity>, base: Close) -> i32 {
     }
 }
 
-/// Closes what is kept of inodes that no connection uses and on which nobody has locks any more.
-pub(super) fn sweep() {
+/// Closes what is kept of inodes of a device that no connection uses and on which nobody has locks any more. Of the caller's
+/// device only: the question may go to a server that does not answer, for which nobody on another filesystem may wait.
+pub(super) fn sweep(device: u64) {
     let mut files = Files::default();
     {
         let mut table = KEPT.lock();
-        if table.values().all(|kept| kept.used > 0) {
+        let in_question = |identity: &Identity, kept: &Kept| identity.0 == device && kept.used == 0;
+        if !table.iter().any(|(identity, kept)| in_question(identity, kept)) {
             return;
         }
         table.retain(|identity, kept| {
-            if kept.used > 0 {
+            if !in_question(identity, kept) {
                 return true;
             }
             let free = match kept.handles.first() {
