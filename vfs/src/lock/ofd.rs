@@ -42,8 +42,9 @@ impl Handle {
     /// Opens a handle on the database, which is open already.
     pub(crate) fn open(path: &Path, read_only: bool) -> io::Result<Handle> {
         if parked::anything() {
-            parked::sweep();
-            if let Some(handle) = Handle::kept(&std::fs::metadata(path)?, read_only) {
+            let found = std::fs::metadata(path)?;
+            parked::sweep(found.dev());
+            if let Some(handle) = Handle::kept(&found, read_only) {
                 return Ok(handle);
             }
         }
@@ -54,10 +55,11 @@ impl Handle {
     /// those are given and it is missing.
     pub(crate) fn beside(path: &Path, read_only: bool, create: Option<u32>) -> io::Result<Handle> {
         if parked::anything() {
-            parked::sweep();
-            let found = std::fs::symlink_metadata(path).ok();
-            if let Some(handle) = found.and_then(|found| Handle::kept(&found, read_only)) {
-                return Ok(handle);
+            if let Ok(found) = std::fs::symlink_metadata(path) {
+                parked::sweep(found.dev());
+                if let Some(handle) = Handle::kept(&found, read_only) {
+                    return Ok(handle);
+                }
             }
         }
         let mut options = File::options();
@@ -66,6 +68,7 @@ impl Handle {
             options.create(true).mode(mode);
         }
         let file = options.open(path)?;
+        handles::register(file.as_raw_fd());
         if let (Some(mode), Ok(found)) = (create, file.metadata()) {
             if found.len() == 0 && found.mode() & 0o777 != mode {
                 // The umask does not count. Where this is not allowed the file stays as it is.
@@ -91,6 +94,8 @@ impl Handle {
     }
 
     fn on(file: File, read_only: bool) -> io::Result<Handle> {
+        // Before anything that a server has to answer: a child that is forked meanwhile must not keep it.
+        handles::register(file.as_raw_fd());
         let found = file.metadata();
         // From here on it may not simply be closed.
         let (fd, refused) = move_up(file.into_raw_fd());
@@ -98,7 +103,6 @@ impl Handle {
     }
 
     fn at(found: io::Result<Metadata>, fd: RawFd, read_only: bool, refused: Option<i32>) -> io::Result<Handle> {
-        handles::register(fd);
         let found = found?;
         let identity = (found.dev(), found.ino());
         parked::joined(identity);
@@ -230,7 +234,7 @@ fn is_still(fd: RawFd, identity: Identity) -> io::Result<bool> {
 }
 
 /// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
-/// drops those of this process.
+/// drops those of this process. The number that is answered is the one that is registered.
 fn move_up(low: RawFd) -> (RawFd, Option<i32>) {
     match parked::first(low) {
         Err(error) => return (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
@@ -243,6 +247,8 @@ fn move_up(low: RawFd) -> (RawFd, Option<i32>) {
         if high < 0 {
             return (low, None);
         }
+        handles::register(high);
+        handles::forget(low);
         libc::close(low);
         (high, None)
     }

@@ -17,12 +17,16 @@ use super::rollback::{self, is_halted, sync_directory};
 use super::{generation, halts, heal, index_header, witness};
 use crate::format::wal::{self, FRAME_HEADER_SIZE, HEADER_SIZE};
 use crate::format::wal_index;
+use crate::generation::Work;
 use crate::guard::log::{Checkpointed, Entry, Generation, Pages, Pending, WalSynced, Which};
 use crate::in_flight::InFlight;
 use crate::transaction::change_counter;
 
 /// A page that a checkpoint copies to the database.
 pub(crate) fn write_page(files: &Files<'_>, flight: &mut InFlight, page: &[u8], at: u64) -> c_int {
+    if let Some(code) = generation::before_the_first_write(files, Work::Checkpoint) {
+        return code;
+    }
     if !flight.wal.checkpoint_synced {
         match sync_log(files, flight, ffi::SQLITE_SYNC_NORMAL) {
             ffi::SQLITE_OK => {}
@@ -137,6 +141,9 @@ fn know_generation(files: &Files<'_>, flight: &mut InFlight) {
 /// Bytes for the log.
 pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile, bytes: &[u8], at: u64) -> c_int {
     if let (0, Some(header)) = (at, bytes.first_chunk::<HEADER_SIZE>()) {
+        if let Some(code) = transaction_writes(files) {
+            return code;
+        }
         match before_the_end(files, flight) {
             ffi::SQLITE_OK => {}
             code => return code,
@@ -150,6 +157,9 @@ pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile
         (flight.wal.page_1_end, flight.wal.page_1_committed) = (0, 0);
         flight.wal.frame.restarted();
     } else if let Some(frame) = frame_header(flight, bytes, at) {
+        if let Some(code) = transaction_writes(files) {
+            return code;
+        }
         if flight.wal.header.is_some() {
             // Without the new header the frames of the generation before count, as far as they are not written over; SQLite
             // syncs it itself above OFF.
@@ -178,6 +188,7 @@ pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile
         flight.wal.commit_end = (field(4) != 0).then_some(at);
         if field(4) != 0 {
             look_before_commit(files, flight);
+            files.main.generation.over(Work::Transaction);
         }
         if flight.wal.frame.hold(at, frame) {
             return ffi::SQLITE_OK;
@@ -196,6 +207,12 @@ pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile
     }
     flight.wal.frame.wrote(at, bytes.len());
     log.write_from(bytes, at)
+}
+
+/// A code if the log is of a dead generation. What is in it now no checkpoint has looked at.
+fn transaction_writes(files: &Files<'_>) -> Option<c_int> {
+    files.main.generation.over(Work::Checkpoint);
+    generation::before_the_first_write(files, Work::Transaction)
 }
 
 /// The bytes, if they are the header of a frame. Where a power cut may damage what is beside a write SQLite writes pages in two

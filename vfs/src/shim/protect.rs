@@ -12,6 +12,7 @@ use libsqlite3_sys as ffi;
 use super::base::BaseFile;
 use super::link::Files;
 use super::{checkpoint, generation, heal, judging, rollback};
+use crate::generation::Work;
 use crate::guard::log::Which;
 use crate::in_flight::InFlight;
 use crate::main_file::{self, MainFile, Role};
@@ -68,6 +69,12 @@ pub(crate) unsafe fn write_journal(main: &MainFile, journal: &BaseFile, bytes: &
     }
     flight.transaction.sealed = files.sealed;
     let sign = flight.transaction.journal_wrote(at, bytes);
+    if sign != Sign::Zeroed && at == 0 {
+        let dead = generation::before_the_first_write(&files, Work::Transaction);
+        if dead.is_some() {
+            return dead;
+        }
+    }
     if sign == Sign::Zeroed {
         match rollback::before_the_end(&files, flight) {
             ffi::SQLITE_OK => {}
