@@ -9,13 +9,8 @@ use std::path::{Path, PathBuf};
 use hardened_sqlite::hardened_vfs::PolicyChoice;
 use hardened_sqlite::rusqlite::{self, Connection, ffi};
 use hardened_sqlite::{FsChoice, Options, report};
+use support::names::beside;
 use tempfile::TempDir;
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
 
 fn hardened(path: &Path) -> Connection {
     Options::new().fs(FsChoice::Local).open_connection(path).unwrap()

@@ -11,15 +11,10 @@ use std::path::{Path, PathBuf};
 use hardened_sqlite::{FsChoice, GuardChoice, Options, PolicyChoice, report};
 use killed::{COMMITS, PAGES, ROWS, killed_after, killed_in_small, killed_in_wal};
 use rusqlite::Connection;
+use support::names::beside;
 
 /// SQLITE_IOERR_DATA. SQLite itself turns SQLITE_IOERR_CORRUPTFS into SQLITE_CORRUPT.
 const IOERR_DATA: i32 = 10 | (32 << 8);
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
 
 fn rollback() -> Options {
     Options::new().policy(PolicyChoice::Delete)

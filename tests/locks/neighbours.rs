@@ -10,8 +10,7 @@ use support::process::{alone, reuse_descriptor};
 use support::second::Library;
 use tempfile::TempDir;
 
-use super::peer::Peer;
-use super::{HARDENED, STOCK, WAL, code, count, integrity, locked, open};
+use super::{HARDENED, STOCK, WAL, code, count, integrity, locked, open, peer};
 
 const BUSY: i32 = rusqlite::ffi::SQLITE_BUSY;
 
@@ -31,7 +30,7 @@ fn touch(path: &Path) {
 fn a_close_of_the_file_takes_the_locks_of_stock_and_not_ours() {
     let home = TempDir::new().unwrap();
     let path = fresh(&home);
-    let mut other = Peer::open(&path, STOCK);
+    let mut other = peer(&path, STOCK);
     for (vfs, kept) in [(STOCK, false), (HARDENED, true)] {
         let db = open(&path, vfs);
         assert_eq!(code(&db, "BEGIN EXCLUSIVE; UPDATE t SET x = x + 1"), 0);
@@ -70,7 +69,7 @@ fn ten_thousand_closes_beside_vacuums_and_another_writer_harm_nothing() {
     let ended = AtomicBool::new(false);
     let db = open(&path, HARDENED);
     db.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
-    let mut other = Peer::open(&path, STOCK);
+    let mut other = peer(&path, STOCK);
     assert_eq!(other.run("PRAGMA busy_timeout=20000"), 0);
     let (mut closes, mut theirs, mut vacuums) = (0, 0, 0);
     std::thread::scope(|scope| {
@@ -117,7 +116,7 @@ fn a_second_library_and_ours_leave_each_other_s_locks_alone() {
     let Some(second) = Library::load() else { return };
     let home = TempDir::new().unwrap();
     let path = fresh(&home).canonicalize().unwrap();
-    let mut other = Peer::open(&path, STOCK);
+    let mut other = peer(&path, STOCK);
     for (vfs, kept) in [(STOCK, false), (HARDENED, true)] {
         // Theirs, while one of ours closes.
         let theirs = second.open(&path);

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::Path;
 
 use super::actors::{Actor, HARDENED, HARDENED_ELSEWHERE, Kind, STOCK, STOCK_ELSEWHERE};
-use super::beside;
 use super::roles::make;
+use support::names::beside;
 
 fn touch(path: &Path) {
     let path = path.to_owned();

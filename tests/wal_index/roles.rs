@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::actors::{ALL, Actor, Kind, pairs};
-use super::beside;
+use support::names::beside;
 
 const BUSY: i32 = 5;
 
