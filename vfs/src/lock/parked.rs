@@ -174,6 +174,19 @@ pub(crate) fn close_alone(identity: Option<Identity>, base: Close) -> i32 {
     }
 }
 
+/// Closes a second number of a handle, or keeps it.
+pub(super) fn close_double(identity: Option<Identity>, fd: RawFd) {
+    // A child must not keep the locks of the handle.
+    handles::register(fd);
+    close_alone(
+        identity,
+        Box::new(move || {
+            close(fd);
+            libsqlite3_sys::SQLITE_OK
+        }),
+    );
+}
+
 /// Closes what is kept of inodes that no connection uses and on which nobody has locks any more.
 pub(super) fn sweep() {
     let mut files = Files::default();
