@@ -11,14 +11,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use hardened_sqlite::hardened_vfs::PolicyChoice;
 use hardened_sqlite::rusqlite::{self, Connection, ffi};
 use hardened_sqlite::{FsChoice, Options, report};
+use support::names::beside;
 use support::{mounts, require};
 use tempfile::TempDir;
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
 
 fn hardened(path: &Path) -> Connection {
     Options::new().fs(FsChoice::Local).open_connection(path).unwrap()

@@ -12,8 +12,7 @@ use support::process::{End, alone, become_cat, die, start};
 use support::require;
 use tempfile::TempDir;
 
-use super::peer::Peer;
-use super::{HARDENED, STOCK, WAL, code, count, integrity, locked, open};
+use super::{HARDENED, STOCK, WAL, code, count, integrity, locked, open, peer};
 
 const IOERR: i32 = rusqlite::ffi::SQLITE_IOERR;
 fn fresh(home: &TempDir, wal: bool) -> PathBuf {
@@ -115,7 +114,7 @@ fn a_child_harms_nothing(vfs: &str, wal: bool) {
             };
             assert!(same, "{what}, {end:?}: the child has changed a file");
             assert_eq!(locked(&path), locks, "{what}, {end:?}");
-            let mut other = Peer::open(&path, STOCK);
+            let mut other = peer(&path, STOCK);
             assert_eq!(other.run("BEGIN IMMEDIATE"), rusqlite::ffi::SQLITE_BUSY, "{what}: the parent is still in it");
             assert_eq!(code(&db, "COMMIT; INSERT INTO t VALUES (2)"), 0, "{what}");
             assert_eq!((integrity(&db).as_str(), count(&db)), ("ok", 1));
@@ -228,7 +227,7 @@ fn a_parent_that_dies_leaves_no_lock_with_its_child() {
                 drop(there);
                 assert!(story.succeeded());
                 assert!(locked(&path).iter().all(|lock| !lock.contains("OFDLCK")), "{:?}", locked(&path));
-                let mut other = Peer::open(&path, STOCK);
+                let mut other = peer(&path, STOCK);
                 assert_eq!(other.run("INSERT INTO t VALUES (3)"), 0, "{vfs}: at once");
                 here.shutdown(Shutdown::Both).unwrap();
             }

@@ -7,8 +7,7 @@ use support::require;
 use support::second::Library;
 use tempfile::TempDir;
 
-use super::peer::Peer;
-use super::{STOCK, code, open};
+use super::{STOCK, code, open, peer};
 
 /// A FUSE mount that keeps locks itself, with a database on it.
 struct Odd {
@@ -55,7 +54,7 @@ fn where_locks_of_an_open_file_are_refused_those_of_the_base_are_taken_and_the_r
         let report = report(&db).unwrap();
         assert!(report.locks.contains("the base VFS `unix`") && report.locks.contains("refuses"), "{}", report.locks);
         assert_eq!(code(&db, "INSERT INTO t VALUES (2)"), 0);
-        let mut other = Peer::open(&odd.path(), STOCK);
+        let mut other = peer(&odd.path(), STOCK);
         assert_eq!(code(&db, "BEGIN IMMEDIATE"), 0);
         assert_eq!(other.run("BEGIN IMMEDIATE"), rusqlite::ffi::SQLITE_BUSY, "they lock");
         let error = odd.refused("vfs=hardened&locks=ofd");
@@ -89,7 +88,7 @@ fn locks_that_lock_nothing_are_found_before_anything_is_written() {
     }
     let odd = Odd::new();
     odd.mount.fault(Fault::on(Op::Setlk).what(What::GrantLock));
-    let (a, b) = (open(&odd.path(), STOCK), Peer::open(&odd.path(), STOCK));
+    let (a, b) = (open(&odd.path(), STOCK), peer(&odd.path(), STOCK));
     let mut b = b;
     assert_eq!((code(&a, "BEGIN EXCLUSIVE"), b.run("BEGIN EXCLUSIVE")), (0, 0), "stock lets both in");
     drop((a, b));
@@ -130,11 +129,11 @@ fn a_lock_that_a_killed_process_has_left_is_named() {
         return;
     }
     let odd = Odd::new();
-    let mut killed = Peer::open(&odd.path(), STOCK);
+    let mut killed = peer(&odd.path(), STOCK);
     assert_eq!((killed.run("BEGIN EXCLUSIVE"), killed.run("INSERT INTO t VALUES (2)")), (0, 0));
     odd.mount.fault(Fault::on(Op::Flush));
     odd.mount.fault(Fault::on(Op::Release));
-    drop(killed);
+    killed.kill();
     let stock = open(&odd.path(), STOCK);
     assert_eq!(code(&stock, "SELECT * FROM t"), rusqlite::ffi::SQLITE_BUSY);
     let db = open(&odd.path(), "vfs=hardened");
@@ -150,8 +149,8 @@ fn closing_drops_no_lock_of_a_neighbour_where_a_server_keeps_them() {
         return;
     }
     let odd = Odd::new();
-    let busy = |other: &mut Peer| other.run("BEGIN IMMEDIATE") == rusqlite::ffi::SQLITE_BUSY;
-    let mut other = Peer::open(&odd.path(), STOCK);
+    let busy = |other: &mut crate::actors::Other| other.run("BEGIN IMMEDIATE") == rusqlite::ffi::SQLITE_BUSY;
+    let mut other = peer(&odd.path(), STOCK);
     for _ in 0..3 {
         let neighbour = open(&odd.path(), STOCK);
         assert_eq!(code(&neighbour, "BEGIN IMMEDIATE"), 0);

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
+use super::actors::{ALL, Actor, HARDENED, Kind, STOCK_ELSEWHERE, pairs};
+use support::names::beside;
 use support::process::alone;
 use support::sqlite::{collect_log, log};
-
-use super::actors::{ALL, Actor, HARDENED, Kind, STOCK_ELSEWHERE, pairs};
-use super::beside;
 
 const BUSY: i32 = 5;
 

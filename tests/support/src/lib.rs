@@ -15,6 +15,7 @@ pub mod fault_vfs;
 pub mod fuse;
 pub mod log_writes;
 pub mod mounts;
+pub mod names;
 pub mod ofd;
 pub mod process;
 pub mod renaming;

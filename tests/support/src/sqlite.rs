@@ -4,6 +4,7 @@
 //! Invariant: every handle is closed once, and no string of SQLite's is kept beyond the call that gave it.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -97,6 +98,37 @@ impl Connection {
         let code =
             unsafe { ffi::sqlite3_exec(self.0, sql.as_ptr(), Some(row), (&raw mut rows).cast(), std::ptr::null_mut()) };
         if code == ffi::SQLITE_OK { Ok(rows) } else { Err(self.failure(code)) }
+    }
+
+    /// Runs statements and calls `during` within them, every so many steps of SQLite's machine; where it answers `false`
+    /// the statement is interrupted.
+    ///
+    /// # Errors
+    /// SQLite's.
+    ///
+    /// # Panics
+    /// If the SQL holds a zero byte, or as `during` does.
+    pub fn rows_during(&self, sql: &str, every: i32, during: &mut dyn FnMut() -> bool) -> Result<Vec<String>, Failure> {
+        struct During<'a>(&'a mut dyn FnMut() -> bool, std::thread::Result<()>);
+        unsafe extern "C" fn progress(during: *mut c_void) -> c_int {
+            // SAFETY: the value below, which lives as long as the handler is set.
+            let During(call, panicked) = unsafe { &mut *during.cast::<During<'_>>() };
+            let goes_on = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+                *panicked = Err(panic);
+                false
+            });
+            c_int::from(!goes_on)
+        }
+        let mut during = During(during, Ok(()));
+        // SAFETY: an open handle; the handler is taken away before its argument goes.
+        unsafe { ffi::sqlite3_progress_handler(self.0, every, Some(progress), (&raw mut during).cast()) };
+        let rows = self.rows(sql);
+        // SAFETY: an open handle.
+        unsafe { ffi::sqlite3_progress_handler(self.0, 0, None, std::ptr::null_mut()) };
+        if let Err(panic) = during.1 {
+            resume_unwind(panic);
+        }
+        rows
     }
 
     /// What SQLITE_FCNTL_LOCKSTATE answers for a database.

@@ -97,8 +97,9 @@ impl Handle {
         // Before anything that a server has to answer: a child that is forked meanwhile must not keep it.
         handles::register(file.as_raw_fd());
         let found = file.metadata();
+        let identity = found.as_ref().ok().map(|found| (found.dev(), found.ino()));
         // From here on it may not simply be closed.
-        let (fd, refused) = move_up(file.into_raw_fd());
+        let (fd, refused) = move_up(file.into_raw_fd(), identity);
         Handle::at(found, fd, read_only, refused)
     }
 
@@ -234,24 +235,28 @@ fn is_still(fd: RawFd, identity: Identity) -> io::Result<bool> {
 }
 
 /// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
-/// drops those of this process. The number that is answered is the one that is registered.
-fn move_up(low: RawFd) -> (RawFd, Option<i32>) {
+/// drops those of this process. The number that is answered is registered, and no other.
+fn move_up(low: RawFd, identity: Option<Identity>) -> (RawFd, Option<i32>) {
     match parked::first(low) {
         Err(error) => return (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
         Ok(None) if low < HIGH => {}
         Ok(_) => return (low, None),
     }
-    // SAFETY: an open descriptor, which is closed only when it has been doubled.
-    unsafe {
-        let high = libc::fcntl(low, libc::F_DUPFD_CLOEXEC, HIGH);
-        if high < 0 {
-            return (low, None);
-        }
-        handles::register(high);
-        handles::forget(low);
-        libc::close(low);
-        (high, None)
+    // SAFETY: an open descriptor.
+    let high = unsafe { libc::fcntl(low, libc::F_DUPFD_CLOEXEC, HIGH) };
+    if high < 0 {
+        return (low, None);
     }
+    handles::register(high);
+    // A table of descriptors that must grow for the number waits milliseconds for the other threads: time for a neighbour.
+    if matches!(parked::first(high), Ok(None)) {
+        handles::forget(low);
+        // SAFETY: doubled.
+        unsafe { libc::close(low) };
+        return (high, None);
+    }
+    parked::close_double(identity, high);
+    (low, None)
 }
 
 impl Bytes for Handle {

@@ -175,6 +175,17 @@ pub(crate) fn close_alone(identity: Option<Identity>, base: Close) -> i32 {
     }
 }
 
+/// Closes a second number of a handle, or keeps it.
+pub(super) fn close_double(identity: Option<Identity>, fd: RawFd) {
+    close_alone(
+        identity,
+        Box::new(move || {
+            close(fd);
+            libsqlite3_sys::SQLITE_OK
+        }),
+    );
+}
+
 /// Closes what is kept of inodes of a device that no connection uses and on which nobody has locks any more. Of the caller's
 /// device only: the question may go to a server that does not answer, for which nobody on another filesystem may wait.
 pub(super) fn sweep(device: u64) {

@@ -169,12 +169,6 @@ pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile
             }
         }
         let field = |at: usize| u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
-        if field(4) != 0 && files.main.level.load(Ordering::Relaxed) >= ffi::SQLITE_LOCK_EXCLUSIVE {
-            // In EXCLUSIVE locking mode a transaction takes no lock, at which the names would be looked at.
-            if let Some(code) = generation::before_writing(files) {
-                return code;
-            }
-        }
         // Zeros where SQLite will write the header again before it commits.
         let salts = Some([field(8), field(12)]).filter(|salts| *salts != [0; 2]);
         if salts.is_some() && flight.wal.salts != salts {
