@@ -2,7 +2,9 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use support::process::again;
 
 use super::{code, open};
 
@@ -18,8 +20,7 @@ pub(crate) struct Peer {
 impl Peer {
     /// Opens `path` there, with this VFS and options.
     pub(crate) fn open(path: &Path, vfs: &str) -> Peer {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "peer::another_process", "--nocapture", "--test-threads=1"])
+        let mut child = again("peer::another_process")
             .env(PEER, format!("{vfs} {}", path.display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
