@@ -43,6 +43,7 @@ mod shim;
 mod shm;
 mod sync;
 mod transaction;
+mod unsummed;
 
 pub use options::{
     ChecksumChoice, FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice, RESERVED_KEYS,
