@@ -149,8 +149,11 @@ fn comes_home(test: &'static str, fleet: Fleet, journal: Journal, share: u32) {
         let kept = home.keep();
         panic!("{test}, seed {seed}: {wrong}; the files are in {}", kept.display());
     }
-    for (kind, of_kind) in done {
-        assert!(of_kind["commits"] > 0 && of_kind["reads"] > 0 && of_kind["opens"] > 0, "{kind:?} has done nothing");
+    for (kind, of_kind) in &done {
+        assert!(of_kind["opens"] > 0, "{kind:?} has done nothing");
+    }
+    for what in ["commits", "reads", "raw closes"] {
+        assert!(done.values().any(|of_kind| of_kind[what] > 0), "no {what}");
     }
     let mut names: Vec<_> = std::fs::read_dir(home.path())
         .unwrap()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::crash::Rng;
 use support::process::again;
@@ -163,23 +163,22 @@ impl Processes {
 
     /// Hears what there is to hear for some time. Whoever speaks, or ends, says what is wrong.
     pub(crate) fn listen(&mut self, time: Duration) -> Result<(), String> {
-        let until = Instant::now() + time;
-        loop {
-            match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok((process, Event::Said(wrong))) => return Err(format!("process {process}: {wrong}")),
-                Ok((process, Event::Silent)) => {
-                    let status = self.running[process].take().map(|mut running| running.child.wait());
-                    return Err(format!("process {process} has ended by itself: {status:?}"));
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(()),
+        match self.events.recv_timeout(time) {
+            Ok((process, Event::Said(wrong))) => Err(format!("process {process}: {wrong}")),
+            Ok((process, Event::Silent)) => {
+                let status = self.running[process].take().map(|mut running| running.child.wait());
+                Err(format!("process {process} has ended by itself: {status:?}"))
             }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(()),
         }
     }
 
     /// SIGKILL to all of these at once, and waits for their ends.
     pub(crate) fn kill(&mut self, victims: &[usize]) -> Result<(), String> {
         for victim in victims {
-            self.running[*victim].as_mut().map(|running| running.child.kill().unwrap());
+            if let Some(running) = &mut self.running[*victim] {
+                running.child.kill().unwrap();
+            }
         }
         self.bury(victims.to_vec(), |status| std::os::unix::process::ExitStatusExt::signal(&status) == Some(9))
     }
