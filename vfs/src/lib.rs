@@ -45,6 +45,7 @@ mod shim;
 mod shm;
 mod sync;
 mod transaction;
+mod unsummed;
 
 #[cfg(target_os = "linux")]
 pub use database_file::DatabaseFile;

@@ -8,6 +8,7 @@
 #![deny(missing_docs)]
 
 pub mod ask;
+pub mod board;
 pub mod crash;
 mod detach;
 pub mod extension;

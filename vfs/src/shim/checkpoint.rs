@@ -21,6 +21,7 @@ use crate::generation::Work;
 use crate::guard::log::{Checkpointed, Entry, Generation, Pages, Pending, WalSynced, Which};
 use crate::in_flight::InFlight;
 use crate::transaction::change_counter;
+use crate::unsummed::Unsummed;
 
 /// A page that a checkpoint copies to the database.
 pub(crate) fn write_page(files: &Files<'_>, flight: &mut InFlight, page: &[u8], at: u64) -> c_int {
@@ -155,6 +156,7 @@ pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile
         flight.wal.header = Some(*header);
         flight.wal.begun = true;
         (flight.wal.page_1_end, flight.wal.page_1_committed) = (0, 0);
+        flight.wal.unsummed = None;
         flight.wal.frame.restarted();
     } else if let Some(frame) = frame_header(flight, bytes, at) {
         if let Some(code) = transaction_writes(files) {
@@ -176,6 +178,7 @@ pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile
             flight.wal.frame.restarted();
             flight.wal.salts = salts;
         }
+        flight.wal.unsummed = Unsummed::after(flight.wal.unsummed, at, frame);
         if field(0) == 1 {
             flight.wal.page_1_end = at;
         }
