@@ -16,17 +16,22 @@
 //! The connection is a plain [`rusqlite::Connection`]; everything rusqlite offers works on it. A program that opens its
 //! connections itself calls [`hardened_vfs::register`] once and names the VFS: `file:app.db?vfs=hardened`.
 
+pub mod backup;
+mod beside;
 mod error;
+pub mod health;
 mod open;
 mod options;
 mod progress;
 mod uri;
 
+pub use backup::{Backup, BackupReport, backup, restore};
 pub use error::{Detail, Error, last_open_error};
 pub use hardened_vfs::{
     ChecksumChoice, FsChoice, GuardChoice, LocksChoice, OptionError, PolicyChoice, RegisterError, Report,
     RollbackJournal, VerdictReport, format, fs,
 };
+pub use health::{Check, Finding, Health, check, check_with};
 pub use open::{open_connection, report};
 pub use options::Options;
 pub use progress::{Progress, Stage, Watch};

@@ -12,6 +12,7 @@ use super::file::{Kind, State, state};
 use super::{generation, inherited, protect};
 use crate::checksum::{self, pages::Pages};
 use crate::format::database::Header;
+use crate::generation::Which;
 use crate::lock::FileLocks;
 use crate::main_file::{self, MainFile};
 use crate::policy::{self, Answer, Rule};
@@ -261,6 +262,7 @@ fn report(state: &State, main: &MainFile) -> Report {
         reason: policy.reason,
         overridden: policy.overridden,
         access: main.access.name().into(),
+        identity: main.generation.identity(Which::Database),
         file: state.base.as_ref().map_or_else(String::new, describe),
         journal_mode: None,
         synchronous: None,
