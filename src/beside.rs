@@ -32,6 +32,10 @@ impl Beside {
         match *self {}
     }
 
+    pub(crate) fn is_locked(&self) -> io::Result<bool> {
+        match *self {}
+    }
+
     pub(crate) fn fd(&self) -> io::Result<std::os::fd::BorrowedFd<'_>> {
         match *self {}
     }

@@ -1,8 +1,8 @@
 //! A backup becomes the database again.
 //!
 //! Invariant: the name of the database leads to the old one or to the whole, verified new one, and the old one is never
-//! removed: it is kept aside. (Of a database that cannot be opened the name is free for a moment; its log and journal
-//! then go aside with it, so that nobody plays them into the new one.)
+//! removed: it is kept aside. (Of one that SQLite would change by opening it, because a log or journal is beside
+//! it, the name is free for a moment; these go aside with it, so that nobody plays them into the new one.)
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, ffi};
 use serde::{Deserialize, Serialize};
 
 use super::copy::Copier;
-use super::destination::{Destination, is_unused};
+use super::destination::{Destination, is_database, is_unused};
 use super::staged::{Staged, Turn};
 use super::{Method, users, verify};
 use crate::beside::{Beside, identity_of, with_ending};
@@ -25,7 +25,7 @@ use crate::progress::Watch;
 pub struct RestoreReport {
     /// The database.
     pub path: PathBuf,
-    /// What was there before, under the name that it has now, with its log and journal beside it if it could not be opened;
+    /// What was there before, under the name that it has now, with its log and journal beside it if it had any;
     /// remove it when nobody misses it. `None` if nothing was there.
     pub kept: Option<PathBuf>,
     /// How the pages were copied.
@@ -71,6 +71,9 @@ pub fn restore_with(
 
 fn make(backup: &Path, named: &Path, pace: &mut Pace<'_, '_>) -> Result<RestoreReport, Error> {
     is_unused(backup)?;
+    if !is_database(backup)? {
+        return Err(Detail::of(backup, ffi::SQLITE_NOTADB, "the backup is not a database".to_owned()).into());
+    }
     let destination = Destination::of_database(named, backup)?;
     let path = destination.path.clone();
     // Also what has no locks: a connection in rollback mode that is idle.
@@ -109,66 +112,79 @@ const BELONGING: [&str; 4] = ["-wal", "-journal", "-shm", "-guard"];
 /// What is at the path now.
 enum Old {
     Nothing,
-    /// Sound as far as SQLite needs to be alone with it; nothing of it is left beside it. Nobody gets in as long as this is open.
+    /// A database with nothing beside it, and a transaction that keeps everybody else out of it as long as this is open.
     Alone(Connection),
-    /// SQLite cannot open it.
-    Unreadable,
+    /// What SQLite would change if it opened it: a log or a journal is beside it, or it is damaged. Nobody has locks on it.
+    AsItIs,
 }
 
 impl Old {
-    /// Gets alone with the database, and has its log and journal brought in.
+    /// Makes sure that nobody uses what is there.
     fn take(path: &Path) -> Result<Old, Error> {
-        match std::fs::symlink_metadata(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Old::of_nothing(path)),
+        let exists = match std::fs::symlink_metadata(path) {
+            Ok(_) => true,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
             Err(error) => return Err(Error::of_file(path, "it cannot be looked at", &error)),
-            Ok(_) => {}
+        };
+        let is_beside = |ending: &&str| std::fs::symlink_metadata(with_ending(path, ending)).is_ok();
+        if !exists {
+            // A log that waits there must not be played into what comes.
+            return Ok(if BELONGING.iter().any(|ending| is_beside(&ending)) { Old::AsItIs } else { Old::Nothing });
         }
+        if let Ok(file) = Beside::open(path) {
+            if file.is_locked().unwrap_or(false) {
+                return Err(busy(path, "somebody has a lock on it".to_owned()));
+            }
+        }
+        if ["-wal", "-journal"].iter().any(|ending| is_beside(&ending)) || is_database(path).ok() != Some(true) {
+            return Ok(Old::AsItIs);
+        }
+        verify::register()?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut options = hardened_vfs::Options::default();
         options.policy = hardened_vfs::PolicyChoice::Off;
         let opened = Connection::open_with_flags_and_vfs(crate::uri::of_all(path, &options), flags, hardened_vfs::NAME);
         let alone = opened.and_then(|connection| {
             connection.busy_timeout(std::time::Duration::ZERO)?;
-            connection.query_row("PRAGMA main.locking_mode=EXCLUSIVE", [], |_| Ok(()))?;
-            // Out of WAL: meets the lock of everybody who has the database open, and leaves no log.
+            // Out of WAL: meets the lock of everybody who has the database open.
             connection.query_row("PRAGMA main.journal_mode=DELETE", [], |_| Ok(()))?;
-            connection.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
-            Ok(connection)
+            connection.execute_batch("BEGIN EXCLUSIVE")?;
+            let mode: String = connection.query_row("PRAGMA main.journal_mode", [], |row| row.get(0))?;
+            Ok((connection, mode))
         });
         match alone.map_err(|error| Error::from(Detail::of_statement(path, &error))) {
-            Ok(connection) => Ok(Old::Alone(connection)),
-            Err(Error::Busy(detail)) => Err(Error::Busy(detail)),
-            Err(_) => Ok(Old::Unreadable),
+            Ok((connection, mode)) if mode == "delete" => Ok(Old::Alone(connection)),
+            Ok(_) => Err(busy(path, "somebody has turned WAL on".to_owned())),
+            Err(Error::Corrupt(_) | Error::NotADatabase(_)) => Ok(Old::AsItIs),
+            Err(error) => Err(error),
         }
     }
 
-    /// Nothing has this name; but a log or journal may wait there, which must not be played into what comes.
-    fn of_nothing(path: &Path) -> Old {
-        if BELONGING.iter().any(|ending| with_ending(path, ending).exists()) { Old::Unreadable } else { Old::Nothing }
-    }
-
-    /// Keeps it under another name. Nobody gets in as long as the connection is open.
+    /// Keeps it under another name, under which it stays when the first goes to the new one. Nobody gets in as long as the
+    /// connection is open.
     fn set_aside(self, path: &Path) -> Result<(Option<PathBuf>, Option<Connection>), Error> {
         let failed = |error: &std::io::Error| Error::of_file(path, "it cannot be kept aside", error);
+        let aside = free_name(path);
         let connection = match self {
             Old::Nothing => return Ok((None, None)),
-            Old::Alone(connection) => Some(connection),
-            Old::Unreadable => None,
-        };
-        let aside = free_name(path);
-        let exists = std::fs::symlink_metadata(path).is_ok();
-        let mut linked = false;
-        if connection.is_some() {
-            linked = std::fs::hard_link(path, &aside).is_ok();
-        }
-        if !linked && exists {
-            std::fs::rename(path, &aside).map_err(|error| failed(&error))?;
-        }
-        for ending in BELONGING {
-            let beside = with_ending(path, ending);
-            if std::fs::symlink_metadata(&beside).is_ok() {
-                std::fs::rename(&beside, with_ending(&aside, ending)).map_err(|error| failed(&error))?;
+            Old::Alone(connection) => {
+                if std::fs::hard_link(path, &aside).is_err() {
+                    std::fs::rename(path, &aside).map_err(|error| failed(&error))?;
+                }
+                return Ok((Some(aside), Some(connection)));
             }
+            Old::AsItIs => None,
+        };
+        // All of it has its second name before the first of anything goes. The database goes first: where it is missing nobody
+        // takes its log for that of another.
+        let endings = || std::iter::once("").chain(BELONGING);
+        let there = |ending: &&str| std::fs::symlink_metadata(with_ending(path, ending)).is_ok();
+        let moves = endings().filter(there).map(|ending| (with_ending(path, ending), with_ending(&aside, ending)));
+        let moves: Vec<(PathBuf, PathBuf)> = moves.collect();
+        let linked = moves.iter().all(|(from, to)| std::fs::hard_link(from, to).is_ok());
+        for (from, to) in &moves {
+            let gone = if linked { std::fs::remove_file(from) } else { std::fs::rename(from, to) };
+            gone.map_err(|error| failed(&error))?;
         }
         Ok((Some(aside), connection))
     }

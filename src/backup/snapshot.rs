@@ -26,6 +26,9 @@ use crate::progress::Stage;
 /// After so many rounds that a commit has spoiled writers wait.
 const ROUNDS: u32 = 3;
 
+/// How long a writer is waited for that was let in.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// What was copied, and how.
 pub(super) struct Copied {
     pub(super) method: Method,
@@ -156,7 +159,7 @@ impl Source<'_> {
             if copier.is_done() || round >= ROUNDS || since.elapsed() < longest {
                 continue;
             }
-            transaction.renew()?;
+            self.renew(transaction)?;
             since = Instant::now();
             let now = self.state(file)?;
             if now != before {
@@ -166,6 +169,17 @@ impl Source<'_> {
         }
         finish(self.path, staged, None, None)?;
         Ok(Copied { method: copier.method(), restarts: round })
+    }
+
+    /// Lets writers in, and waits until they are done.
+    fn renew(&self, transaction: &mut ReadTransaction<'_>) -> Result<(), Error> {
+        let began = Instant::now();
+        loop {
+            match transaction.renew() {
+                Err(Error::Busy(_)) if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(5)),
+                renewed => return renewed,
+            }
+        }
     }
 
     /// How long writers may be kept waiting: a quarter of what this connection itself would wait, within reason.

@@ -12,14 +12,19 @@ use crate::progress::Stage;
 
 /// Opens a file that nobody changes, without locks, and with checksums if it has any.
 pub(super) fn open_unchanging(path: &Path) -> Result<Connection, Error> {
-    match hardened_vfs::register(Options::default()) {
-        Ok(()) | Err(hardened_vfs::RegisterError::OtherOptions { .. }) => {}
-        Err(error) => return Err(Error::Register(error)),
-    }
+    register()?;
     let uri = format!("{}&immutable=1", crate::uri::of_all(path, &Options::default()));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags_and_vfs(uri, flags, hardened_vfs::NAME)
         .map_err(|error| Detail::of_statement(path, &error).into())
+}
+
+/// Makes sure that there is the VFS; all options come in the URI.
+pub(super) fn register() -> Result<(), Error> {
+    match hardened_vfs::register(Options::default()) {
+        Ok(()) | Err(hardened_vfs::RegisterError::OtherOptions { .. }) => Ok(()),
+        Err(error) => Err(Error::Register(error)),
+    }
 }
 
 /// What a check of the copy finds, if that is nothing that damages data.
