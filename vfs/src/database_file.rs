@@ -69,6 +69,14 @@ impl DatabaseFile {
         Ok(u64::try_from(rustix::fs::fstat(self.fd()?)?.st_size).unwrap_or(0))
     }
 
+    /// Whether somebody holds a lock of SQLite's on it: a connection that reads or writes, or is in WAL mode, in any process.
+    ///
+    /// # Errors
+    /// Those of fcntl(2), and in a forked child.
+    pub fn is_locked(&self) -> io::Result<bool> {
+        self.0.held(crate::lock::ALL).map(|held| held.is_some())
+    }
+
     /// The descriptor, to read from only.
     ///
     /// # Errors

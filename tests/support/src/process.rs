@@ -7,6 +7,16 @@ use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
+/// This test program once more, to run the test `test` alone and without a word kept back.
+///
+/// # Panics
+/// If this program has no name.
+pub fn again(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
+    command
+}
+
 /// Runs `body` in a process of its own, for what the other tests of a program must not meet. To be called first and
 /// last in the test `test`, which runs again there.
 ///
@@ -18,8 +28,7 @@ pub fn alone(test: &str, body: impl FnOnce()) {
     if std::env::var_os(ALONE).is_some() {
         return body();
     }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let output = command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ALONE, "1").output().unwrap();
+    let output = again(test).env(ALONE, "1").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("1 passed"), "{test} is not the name of a test: {text}");
