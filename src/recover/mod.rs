@@ -158,6 +158,12 @@ impl Recover {
             return Ok(recovery);
         }
         recovery.outcome = self.save(&work, &recovery.path, &health, pace)?;
+        if health.checksums && matches!(recovery.outcome, Outcome::Salvaged(_)) {
+            let again = format!("hardened checksum on {}", recovery.path.display());
+            recovery
+                .notes
+                .push(format!("the pages of the new database have no checksums; to have them again: {again}"));
+        }
         pace.go_on(&recovery.path, Stage::Verify, 1, 1)?;
         let path = recovery.path.clone();
         take_after(&work, &path)?;

@@ -11,6 +11,9 @@ use super::map::{Map, Span, Tree};
 use super::page::Kind;
 use super::rows::{Rows, Scratch};
 
+/// Damage crosses few pointers; a file made to have many is not worth the time.
+pub(super) const MOST_WANTED: usize = 1000;
+
 /// What the rows of a page look like.
 #[derive(Debug, Default)]
 struct Look {
@@ -20,10 +23,19 @@ struct Look {
     suits: HashSet<usize>,
 }
 
-fn look(page: u32, map: &Map, tables: &[Table], rows: &Rows<'_>, exactly: bool) -> Result<Look, Failure> {
+/// Looks at a page; `among` are the positions of the tables that could have it.
+fn look(
+    page: u32,
+    map: &Map,
+    (tables, among): (&[Table], &[usize]),
+    rows: &Rows<'_>,
+    exactly: bool,
+) -> Result<Look, Failure> {
     let mut look = Look { rowids: None, suits: HashSet::new() };
-    let (mut count, mut suit) = (0_usize, vec![0_usize; tables.len()]);
-    let mut complete = vec![0_usize; tables.len()];
+    let tables: Vec<_> = among.iter().filter_map(|number| Some((*number, tables.get(*number)?))).collect();
+    let mut count = 0_usize;
+    // How many rows could be one of the table, and how many have all of its fields.
+    let mut tally = vec![(0_usize, 0_usize); tables.len()];
     rows.of_page(page, map, false, &mut Scratch::default(), |row| -> Result<(), Failure> {
         count += 1;
         if let Some(rowid) = row.rowid {
@@ -31,17 +43,17 @@ fn look(page: u32, map: &Map, tables: &[Table], rows: &Rows<'_>, exactly: bool) 
             *least = rowid.min(*least);
             *greatest = rowid.max(*greatest);
         }
-        for ((table, suit), complete) in tables.iter().zip(&mut suit).zip(&mut complete) {
+        for ((_, table), (suit, complete)) in tables.iter().zip(&mut tally) {
             *suit += usize::from(table.layout.has_rowids() == row.rowid.is_some() && table.layout.suits(row.fields));
             *complete += usize::from(table.layout.fields == row.fields.len());
         }
         Ok(())
     })?;
-    let all = suit.iter().zip(&complete).enumerate();
-    look.suits.extend(
-        all.filter(|(_, (suit, complete))| count > 0 && **suit == count && (!exactly || **complete * 2 > count))
-            .map(|all| all.0),
-    );
+    for ((number, _), (suit, complete)) in tables.iter().zip(&tally) {
+        if count > 0 && *suit == count && (!exactly || complete * 2 > count) {
+            look.suits.insert(*number);
+        }
+    }
     Ok(look)
 }
 
@@ -54,8 +66,9 @@ pub(super) struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     pub(super) fn read(pages: &[u32], map: &Map, tables: &'a [Table], rows: &Rows<'_>) -> Result<Wanted<'a>, Failure> {
         let mut looks = HashMap::new();
-        for page in pages.iter().take(10_000) {
-            looks.insert(*page, look(map.first_leaf(*page), map, tables, rows, false)?);
+        let all: Vec<usize> = (0..tables.len()).collect();
+        for page in pages.iter().take(MOST_WANTED) {
+            looks.insert(*page, look(map.first_leaf(*page), map, (tables, &all), rows, false)?);
         }
         Ok(Wanted { looks, tables })
     }
@@ -99,7 +112,7 @@ pub(super) fn homeless(
     let damaged_index =
         trees.iter().enumerate().skip(1).any(|(number, tree)| !tree.holes.is_empty() && !is_table(number));
     for page in map.unowned().filter(|page| !map.is_free(*page)) {
-        let look = look(page, map, tables, rows, true)?;
+        let look = look(page, map, (tables, &damaged), rows, true)?;
         let alike: Vec<usize> = damaged.iter().copied().filter(|table| look.suits.contains(table)).collect();
         let mut places = alike.iter().filter_map(|number| {
             let table = tables.get(*number)?;

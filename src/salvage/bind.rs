@@ -46,6 +46,9 @@ impl ToSql for Bound<'_> {
     }
 }
 
+/// Damage may ask for any number of statements.
+const MOST_STATEMENTS: usize = 64;
+
 /// Statements that insert rows, by the number of fields and which of them are cast.
 pub(super) struct Inserts<'c> {
     connection: &'c Connection,
@@ -75,8 +78,7 @@ impl<'c> Inserts<'c> {
             let key = (values.len(), cast);
             if !self.casting.contains_key(&key) {
                 let Some(statement) = make(&|at| key.1.binary_search(&at).is_ok())? else { return Ok(false) };
-                // Damage may ask for any number of them.
-                if self.casting.len() > 64 {
+                if self.casting.len() >= MOST_STATEMENTS {
                     self.casting.clear();
                 }
                 self.casting.insert(key.clone(), statement);
@@ -85,6 +87,9 @@ impl<'c> Inserts<'c> {
         } else {
             if !self.plain.contains_key(&values.len()) {
                 let Some(statement) = make(&|_| false)? else { return Ok(false) };
+                if self.plain.len() >= MOST_STATEMENTS {
+                    self.plain.clear();
+                }
                 self.plain.insert(values.len(), statement);
             }
             self.plain.get_mut(&values.len())

@@ -28,6 +28,8 @@ pub(super) struct Table {
     pub(super) layout: Layout,
     /// Pages with rows that do not stand where they belong.
     pub(super) doubtful: Vec<Leaf>,
+    /// Pages of its tree that have no row of it.
+    foreign: HashSet<u32>,
     pub(super) rows: u64,
     pub(super) incomplete: u64,
     pub(super) unreadable: u64,
@@ -134,6 +136,9 @@ impl<'a> Fill<'a> {
                 self.page(table, &mut inserts, leaf, Which::InPlace)?;
             }
             table.lost.push((from, self.lost.mark()));
+            if let Some(tree) = self.trees.get_mut(table.tree as usize).filter(|_| !table.foreign.is_empty()) {
+                tree.pages.retain(|leaf| !table.foreign.contains(&leaf.page));
+            }
         }
         self.tables = tables;
         Ok(())
@@ -206,9 +211,9 @@ impl<'a> Fill<'a> {
         let mut scratch = Scratch::default();
         if which == Which::InPlace && self.is_foreign(table, leaf, &mut scratch)? {
             self.found.map.give_up(leaf.page);
+            table.foreign.insert(leaf.page);
             if let Some(tree) = self.trees.get_mut(table.tree as usize) {
                 tree.holes.push(leaf.span);
-                tree.pages.retain(|other| other.page != leaf.page);
             }
             return Ok(());
         }
@@ -295,8 +300,8 @@ impl<'a> Fill<'a> {
 impl Table {
     pub(super) fn new(object: usize, layout: Layout) -> Table {
         let tree = object as u32 + 1;
-        let (doubtful, lost) = (Vec::new(), Vec::new());
-        Table { object, tree, layout, doubtful, rows: 0, incomplete: 0, unreadable: 0, lost }
+        let (doubtful, foreign, lost) = (Vec::new(), HashSet::new(), Vec::new());
+        Table { object, tree, layout, doubtful, foreign, rows: 0, incomplete: 0, unreadable: 0, lost }
     }
 
     /// The table of an index, a trigger or an entry by name.

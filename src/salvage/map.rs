@@ -284,8 +284,7 @@ impl Map {
         is_root: impl Fn(u32) -> bool,
         better: impl Fn(u32, (u32, Span), (u32, Span)) -> bool,
     ) -> io::Result<()> {
-        // Damage crosses few pointers; a file made to have many is not worth the time.
-        let mut left = 10_000_u32;
+        let mut left = super::adopt::MOST_WANTED;
         for tree in 0..trees.len() as u32 {
             let wanted =
                 trees.get_mut(tree as usize).map(|tree| std::mem::take(&mut tree.contested)).unwrap_or_default();
