@@ -15,6 +15,7 @@ mod peer;
 
 use std::path::Path;
 
+use peer::code;
 use rusqlite::{Connection, OpenFlags};
 
 /// Bytes of the main file on which somebody has a lock, as `KIND MODE FIRST LAST`: those of this inode in the kernel's list.
@@ -62,15 +63,6 @@ const HARDENED: &str = "vfs=hardened&policy=delete&locks=ofd";
 const WAL: &str = "vfs=hardened&policy=wal&locks=ofd";
 /// As SQLite comes.
 const STOCK: &str = "vfs=unix";
-
-/// The result code of statements, 0 for success. Rows are read and thrown away.
-fn code(db: &Connection, sql: &str) -> i32 {
-    match db.execute_batch(sql) {
-        Ok(()) => 0,
-        Err(rusqlite::Error::SqliteFailure(error, _)) => error.extended_code,
-        Err(error) => panic!("{sql}: {error}"),
-    }
-}
 
 fn integrity(db: &Connection) -> String {
     db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap()

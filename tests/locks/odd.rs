@@ -142,6 +142,54 @@ fn a_lock_that_a_killed_process_has_left_is_named() {
     assert!(notes.iter().any(|note| note.contains("no process of this host holds")), "{notes:?}");
 }
 
+/// What somebody in the way of `db` is told: the code, and the note in the report if there is one.
+fn told(db: &Connection) -> (i32, Option<String>) {
+    let code = code(db, "BEGIN IMMEDIATE; ROLLBACK");
+    (code, report(db).unwrap().notes.into_iter().find(|note| note.contains("no process of this host holds")))
+}
+
+#[test]
+fn a_filesystem_that_keeps_locks_itself_frees_those_of_a_killed_process_and_a_living_one_is_not_called_dead() {
+    if !prepared() {
+        return;
+    }
+    for vfs in [STOCK, "vfs=hardened"] {
+        let odd = Odd::new();
+        let mut holder = Peer::open(&odd.path(), vfs);
+        assert_eq!((holder.run("BEGIN IMMEDIATE"), holder.run("INSERT INTO t VALUES (2)")), (0, 0));
+        let db = open(&odd.path(), "vfs=hardened");
+        assert_eq!(told(&db), (rusqlite::ffi::SQLITE_BUSY, None), "{vfs}");
+        let released = odd.mount.counters().get(Op::Release);
+        drop(holder);
+        // Those of the base and of the locks: the kernel sends them when the process is gone already.
+        assert!(odd.mount.wait_counted(Op::Release, released + 2, std::time::Duration::from_secs(60)) || vfs == STOCK);
+        let free = (0..1000).any(|_| code(&db, "BEGIN IMMEDIATE; ROLLBACK") == 0);
+        assert!(free, "{vfs}");
+        assert_eq!(told(&db), (0, None), "{vfs}");
+    }
+}
+
+#[test]
+fn a_filesystem_that_forgets_locks_only_by_their_owner_keeps_those_of_a_killed_process_and_they_are_named() {
+    if !prepared() {
+        return;
+    }
+    for (vfs, kept) in [(STOCK, false), ("vfs=hardened&locks=posix", false), ("vfs=hardened", true)] {
+        let odd = Odd::new();
+        let mut killed = Peer::open(&odd.path(), vfs);
+        assert_eq!((killed.run("BEGIN IMMEDIATE"), killed.run("INSERT INTO t VALUES (2)")), (0, 0));
+        // What is left are the FLUSH requests, which name the process and not the open file.
+        odd.mount.fault(Fault::on(Op::Release));
+        drop(killed);
+        let db = open(&odd.path(), "vfs=hardened");
+        let (code, note) = told(&db);
+        assert_eq!((code == rusqlite::ffi::SQLITE_BUSY, note.is_some()), (kept, kept), "{vfs}: {code} {note:?}");
+        if let Some(note) = note {
+            assert!(note.contains("fuse.oddfs") && note.contains("mount it again"), "{note}");
+        }
+    }
+}
+
 /// Numbers of Linux, so that the root crate needs no libc.
 mod libc_errno {
     pub(super) const EINVAL: i32 = 22;

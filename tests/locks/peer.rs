@@ -4,7 +4,18 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use super::{code, open};
+use rusqlite::Connection;
+
+use super::open;
+
+/// The result code of statements, 0 for success. Rows are read and thrown away.
+pub(crate) fn code(db: &Connection, sql: &str) -> i32 {
+    match db.execute_batch(sql) {
+        Ok(()) => 0,
+        Err(rusqlite::Error::SqliteFailure(error, _)) => error.extended_code,
+        Err(error) => panic!("{sql}: {error}"),
+    }
+}
 
 const PEER: &str = "HARDENED_LOCKS_PEER";
 
