@@ -11,6 +11,9 @@ use super::{STOCK, code, open};
 
 /// A FUSE mount that keeps locks itself, with a database on it.
 struct Odd {
+    /// As long as somebody has the file open the kernel does not forget it: locks that nobody gives up belong to a node, and
+    /// the next look would find another one.
+    _known: std::fs::File,
     mount: Mount,
     _backing: TempDir,
     _at: TempDir,
@@ -20,9 +23,9 @@ impl Odd {
     fn new() -> Odd {
         let (backing, at) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let mount = Mount::new(Options::new(backing.path()).subtype("oddfs").forward_locks(true), at.path()).unwrap();
-        let odd = Odd { mount, _backing: backing, _at: at };
-        assert_eq!(code(&open(&odd.path(), STOCK), "CREATE TABLE t(x); INSERT INTO t VALUES (1)"), 0);
-        odd
+        let path = mount.path().join("app.db");
+        assert_eq!(code(&open(&path, STOCK), "CREATE TABLE t(x); INSERT INTO t VALUES (1)"), 0);
+        Odd { _known: std::fs::File::open(path).unwrap(), mount, _backing: backing, _at: at }
     }
 
     fn path(&self) -> std::path::PathBuf {
