@@ -61,6 +61,7 @@ fn a_sound_database_is_checked_while_somebody_writes_to_it() {
 #[test]
 fn damage_is_listed_and_an_index_alone_can_be_repaired() {
     let (_home, path, stock) = made("delete");
+    stock.execute_batch("DELETE FROM t WHERE x > 20; VACUUM").unwrap();
     // The index is made of the column x, and is said to be of another one.
     let other = "UPDATE sqlite_schema SET sql = 'CREATE INDEX i ON t(y)' WHERE name = 'i'";
     stock.execute_batch(&format!("PRAGMA writable_schema = ON; {other}")).unwrap();
@@ -72,6 +73,8 @@ fn damage_is_listed_and_an_index_alone_can_be_repaired() {
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert_eq!(run(&["check"], &[&path]).0, 0);
 
+    let (_home, path, stock) = made("delete");
+    drop(stock);
     let mut bytes = fs::read(&path).unwrap();
     let at = bytes.len() / 2 / 4096 * 4096;
     bytes[at..at + 4096].fill(0x55);
