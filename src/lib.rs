@@ -26,6 +26,7 @@ pub mod health;
 mod open;
 mod options;
 mod progress;
+mod salvage;
 mod settings;
 mod uri;
 
@@ -42,6 +43,7 @@ pub use health::{Check, Finding, Health, check, check_with};
 pub use open::{open_connection, report};
 pub use options::Options;
 pub use progress::{Progress, Stage, Watch};
+pub use salvage::{LostObject, Salvage, Salvaged, SavedTable};
 pub use uri::uri;
 
 pub use {hardened_vfs, rusqlite};

@@ -23,5 +23,6 @@ pub mod renaming;
 pub mod require;
 mod rule;
 pub mod second;
+pub mod shell;
 pub mod sqlite;
 pub mod system_call;
