@@ -350,21 +350,6 @@ mod tests {
         assert_eq!(code, 0);
     }
 
-    /// Runs `body` in a forked child and tells what it answered.
-    fn in_child(body: impl FnOnce() -> bool) -> bool {
-        // SAFETY: the child runs only `body` and leaves with _exit.
-        unsafe {
-            let child = libc::fork();
-            if child == 0 {
-                libc::_exit(i32::from(body()));
-            }
-            let mut status = 0;
-            assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-            assert!(libc::WIFEXITED(status), "{status}");
-            libc::WEXITSTATUS(status) == 1
-        }
-    }
-
     #[test]
     fn a_number_that_was_closed_and_is_that_of_a_later_handle_is_left_to_that_one() {
         let _turn = turn();
@@ -435,7 +420,7 @@ mod tests {
         assert!(mine.take(RESERVED, true).unwrap(), "of the two the one that can write");
         drop(mine);
         // Both would take the handle that was kept.
-        let theirs = in_child(|| {
+        let theirs = fork::in_child(|| {
             Handle::open(file.path(), false).is_ok_and(|theirs| {
                 let taken = theirs.take(RESERVED, true).unwrap_or(false);
                 std::mem::forget(theirs);
@@ -445,7 +430,7 @@ mod tests {
         assert!(theirs, "free, so the child gets it; it ended with the child");
         let mine = Handle::open(file.path(), false).unwrap();
         assert!(mine.take(RESERVED, true).unwrap());
-        let theirs = in_child(|| {
+        let theirs = fork::in_child(|| {
             Handle::open(file.path(), false).is_ok_and(|theirs| theirs.take(RESERVED, true).unwrap_or(false))
         });
         assert!(!theirs, "mine");
