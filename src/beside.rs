@@ -20,6 +20,10 @@ impl Beside {
         Err(io::Error::new(io::ErrorKind::Unsupported, "only on Linux can a database be read beside SQLite"))
     }
 
+    pub(crate) fn alone(_: &Path) -> io::Result<Option<Beside>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     pub(crate) fn identity(&self) -> (u64, u64) {
         match *self {}
     }

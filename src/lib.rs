@@ -26,6 +26,7 @@ pub mod health;
 mod open;
 mod options;
 mod progress;
+pub mod recover;
 mod salvage;
 mod settings;
 mod uri;
@@ -43,6 +44,7 @@ pub use health::{Check, Finding, Health, check, check_with};
 pub use open::{open_connection, report};
 pub use options::Options;
 pub use progress::{Progress, Stage, Watch};
+pub use recover::{Outcome, Recover, Recovery, recover};
 pub use salvage::{LostObject, Salvage, Salvaged, SavedTable};
 pub use uri::uri;
 

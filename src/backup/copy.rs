@@ -116,7 +116,7 @@ impl<'c> Copier<'c> {
 }
 
 /// Has the copy share all blocks of the file, where the filesystem does that.
-fn shares(from: BorrowedFd<'_>, to: &File) -> bool {
+pub(crate) fn shares(from: BorrowedFd<'_>, to: &File) -> bool {
     #[cfg(target_os = "linux")]
     return rustix::fs::ioctl_ficlone(to, from).is_ok();
     #[cfg(not(target_os = "linux"))]
@@ -127,7 +127,7 @@ fn shares(from: BorrowedFd<'_>, to: &File) -> bool {
 }
 
 /// Has the kernel copy up to `end`; what was copied when it ends or fails says `at`.
-fn by_the_kernel(from: BorrowedFd<'_>, to: &File, at: &mut u64, end: u64) -> Result<(), Errno> {
+pub(crate) fn by_the_kernel(from: BorrowedFd<'_>, to: &File, at: &mut u64, end: u64) -> Result<(), Errno> {
     #[cfg(target_os = "linux")]
     while *at < end {
         let (mut source, mut target) = (*at, *at);

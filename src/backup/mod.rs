@@ -5,7 +5,7 @@
 //! before, each also in one rename, the oldest first.
 
 mod before_open;
-mod copy;
+pub(crate) mod copy;
 mod destination;
 pub(crate) mod log;
 mod restore;
@@ -13,8 +13,8 @@ mod rotate;
 mod snapshot;
 mod staged;
 mod through_sqlite;
-mod users;
-mod verify;
+pub(crate) mod users;
+pub(crate) mod verify;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -11,7 +11,7 @@ use crate::health::{Check, Health, examine};
 use crate::progress::Stage;
 
 /// Opens a file that nobody changes, without locks, and with checksums if it has any.
-pub(super) fn open_unchanging(path: &Path) -> Result<Connection, Error> {
+pub(crate) fn open_unchanging(path: &Path) -> Result<Connection, Error> {
     register()?;
     let uri = format!("{}&immutable=1", crate::uri::of_all(path, &Options::default()));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -20,7 +20,7 @@ pub(super) fn open_unchanging(path: &Path) -> Result<Connection, Error> {
 }
 
 /// Makes sure that there is the VFS; all options come in the URI.
-pub(super) fn register() -> Result<(), Error> {
+pub(crate) fn register() -> Result<(), Error> {
     match hardened_vfs::register(Options::default()) {
         Ok(()) | Err(hardened_vfs::RegisterError::OtherOptions { .. }) => Ok(()),
         Err(error) => Err(Error::Register(error)),
