@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hardened_vfs::{Refusal, RegisterError};
 use rusqlite::ffi;
@@ -22,7 +22,21 @@ pub struct Detail {
     /// Whether the database is on a filesystem that is not local, as far as is known.
     pub not_local: bool,
     pub(crate) number: u64,
+    /// What rusqlite said.
+    pub(crate) source: Option<Source>,
 }
+
+/// An error of rusqlite's, which has no order and cannot be cloned. Two are the same if they say the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Source(Arc<rusqlite::Error>);
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Source) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.to_string() == other.0.to_string()
+    }
+}
+
+impl Eq for Source {}
 
 impl Detail {
     /// A failure of now, with the hint that goes with its code.
@@ -49,7 +63,7 @@ impl Detail {
         };
         let hint = (!hint.is_empty()).then(|| hint.to_owned());
         let number = hardened_vfs::next_failure_number();
-        Detail { path: path.to_owned(), code, cause, hint, not_local: false, number }
+        Detail { path: path.to_owned(), code, cause, hint, not_local: false, number, source: None }
     }
 
     /// A statement that failed.
@@ -60,6 +74,11 @@ impl Detail {
             }
             other => Detail::of(path, ffi::SQLITE_ERROR, other.to_string()),
         }
+    }
+
+    pub(crate) fn caused_by(mut self, error: rusqlite::Error) -> Detail {
+        self.source = Some(Source(Arc::new(error)));
+        self
     }
 
     /// Adds the path that the user named, if the failure is about another one that links led to.
@@ -73,6 +92,9 @@ impl Detail {
 
 impl fmt::Display for Detail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.as_os_str().is_empty() {
+            return f.write_str(&self.cause);
+        }
         write!(f, "{}: {}", self.path.display(), self.cause)
     }
 }
@@ -145,6 +167,19 @@ impl Error {
         self.detail().map(|detail| detail.code)
     }
 
+    /// The error of rusqlite's that this one began with, if there is one.
+    ///
+    /// ```
+    /// use hardened_sqlite::rusqlite::Error::QueryReturnedNoRows;
+    /// let db = hardened_sqlite::open(":memory:")?;
+    /// let error = db.read(|c| c.query_row("SELECT 1 WHERE 0", [], |_| Ok(()))).unwrap_err();
+    /// assert_eq!(error.rusqlite(), Some(&QueryReturnedNoRows));
+    /// # Ok::<(), hardened_sqlite::Error>(())
+    /// ```
+    pub fn rusqlite(&self) -> Option<&rusqlite::Error> {
+        self.detail()?.source.as_ref().map(|source| &*source.0)
+    }
+
     /// What was seen.
     pub fn cause(&self) -> String {
         match self.detail() {
@@ -207,7 +242,7 @@ impl From<Detail> for Error {
 impl From<Refusal> for Detail {
     fn from(refusal: Refusal) -> Self {
         let Refusal { path, code, reason, hint, not_local, number, .. } = refusal;
-        Detail { path, code, cause: reason, hint, not_local, number }
+        Detail { path, code, cause: reason, hint, not_local, number, source: None }
     }
 }
 
@@ -221,7 +256,18 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.rusqlite().map(|error| error as _)
+    }
+}
+
+/// A statement that failed outside this crate's own calls: it has no path.
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Detail::of_statement(Path::new(""), &error).caused_by(error).into()
+    }
+}
 
 static LAST: Mutex<Option<Error>> = Mutex::new(None);
 

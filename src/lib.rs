@@ -16,16 +16,23 @@
 //! The connection is a plain [`rusqlite::Connection`]; everything rusqlite offers works on it. A program that opens its
 //! connections itself calls [`hardened_vfs::register`] once and names the VFS: `file:app.db?vfs=hardened`.
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 pub mod backup;
 mod beside;
+mod database;
 mod error;
 pub mod health;
 mod open;
 mod options;
 mod progress;
+mod settings;
 mod uri;
 
+#[cfg(feature = "tokio")]
+pub use asynchronous::AsyncDatabase;
 pub use backup::{Backup, BackupReport, backup, restore};
+pub use database::{Closed, Database, open};
 pub use error::{Detail, Error, last_open_error};
 pub use hardened_vfs::{
     ChecksumChoice, FsChoice, GuardChoice, LocksChoice, OptionError, PolicyChoice, RegisterError, Report,

@@ -5,9 +5,11 @@ use std::path::Path;
 use hardened_vfs::{Report, Setup};
 use rusqlite::{Connection, ffi};
 
+use crate::backup::{self, BeforeOpen};
 use crate::error::{self, Detail, Error};
+use crate::health::Health;
 use crate::options::Options;
-use crate::uri;
+use crate::{settings, uri};
 
 /// Opens a plain connection with the default [`Options`].
 ///
@@ -23,10 +25,9 @@ pub fn open_connection(path: impl AsRef<Path>) -> Result<Connection, Error> {
 /// [`Error::NotHardened`] if the connection was opened with another VFS, or its main database is in memory.
 pub fn report(connection: &Connection) -> Result<Report, Error> {
     let json = connection.query_row("PRAGMA hardened_report", [], |row| row.get::<_, String>(0));
-    match json {
-        Ok(json) => Report::from_json(&json).map_err(|_| Error::NotHardened),
-        Err(_) => Err(Error::NotHardened),
-    }
+    let mut report = json.ok().and_then(|json| Report::from_json(&json).ok()).ok_or(Error::NotHardened)?;
+    report.settings = settings::in_force(connection);
+    Ok(report)
 }
 
 pub(crate) fn open_with(options: &Options, path: &Path) -> Result<Connection, Error> {
@@ -35,6 +36,29 @@ pub(crate) fn open_with(options: &Options, path: &Path) -> Result<Connection, Er
         error::keep(error);
     }
     result
+}
+
+/// [`open_with`], after a backup if the options ask for one.
+pub(crate) fn open_first(options: &Options, path: &Path) -> Result<Connection, Error> {
+    let connection = open_with(options, path)?;
+    if let Some(backup) = &options.backup {
+        let checked = backup::before_open(&connection, backup);
+        let refused = match checked {
+            Ok(BeforeOpen::Damaged(health)) => Some(damaged(path, &health).into()),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        if let Some(error) = refused {
+            error::keep(&error);
+            return Err(error);
+        }
+    }
+    Ok(connection)
+}
+
+fn damaged(path: &Path, health: &Health) -> Detail {
+    let hint = "recover it: hardened_sqlite::recover or `hardened recover`; no backup was made or moved";
+    Detail { hint: Some(hint.to_owned()), ..Detail::of(path, ffi::SQLITE_CORRUPT, health.to_string()) }
 }
 
 fn attempt(options: &Options, path: &Path) -> Result<Connection, Error> {
@@ -62,20 +86,21 @@ fn attempt(options: &Options, path: &Path) -> Result<Connection, Error> {
         }
     })?;
     // rusqlite sets a timeout of its own after SQLite's automatic extensions have run.
-    connection.busy_timeout(options.vfs.busy_timeout).map_err(|error| {
-        let (code, message) = code_and_message(&error);
-        Detail::of(path, code, message)
-    })?;
+    connection.busy_timeout(options.vfs.busy_timeout).map_err(|error| Detail::of_statement(path, &error))?;
     let read = match hardened_vfs::take_setup_here() {
         Setup::Done => Ok(()),
         Setup::Failed { code, message } => Err((code, message)),
         // Nothing was set, so nothing has looked at the file yet.
         _ => first_read(&connection),
     };
-    match read {
+    // After the first read: a pragma would meet the damage and say less about it.
+    match read.and_then(|()| options.settings.apply(&connection).map_err(|error| code_and_message(&error))) {
         Ok(()) => Ok(connection),
         // Others hold a lock: the connection is good, and its next statement waits again.
-        Err((code, _)) if matches!(code & 0xff, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED) => Ok(connection),
+        Err((code, _)) if matches!(code & 0xff, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED) => {
+            options.settings.apply(&connection).map_err(|error| Detail::of_statement(path, &error))?;
+            Ok(connection)
+        }
         Err((code, message)) => {
             let report = report(&connection);
             let _ = connection.close();

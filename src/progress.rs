@@ -42,8 +42,3 @@ impl Progress {
         Progress { stage, done, total: total.max(done) }
     }
 }
-
-/// Goes on whatever happens.
-pub(crate) fn unwatched(_: Progress) -> ControlFlow<()> {
-    ControlFlow::Continue(())
-}

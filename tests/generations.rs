@@ -4,18 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use hardened_sqlite::hardened_vfs::PolicyChoice;
 use hardened_sqlite::rusqlite::{self, Connection, ffi};
 use hardened_sqlite::{FsChoice, Options, report};
+use support::names::beside;
+use support::{mounts, require};
 use tempfile::TempDir;
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
 
 fn hardened(path: &Path) -> Connection {
     Options::new().fs(FsChoice::Local).open_connection(path).unwrap()
@@ -86,7 +84,6 @@ fn stranded(directory: &Path) -> Option<(PathBuf, serde_json::Value)> {
 
 /// What a person does who follows the manifest.
 fn rows_by_the_manifest(directory: &Path, database: &Path) -> Vec<i64> {
-    use std::os::unix::fs::MetadataExt;
     let (saved, manifest) = stranded(directory).unwrap();
     assert_eq!(manifest["database_inode"], fs::metadata(database).unwrap().ino());
     assert_eq!(manifest["saved"], saved.file_name().unwrap().to_str().unwrap());
@@ -124,7 +121,9 @@ fn a_connection_in_exclusive_locking_mode_looks_at_the_names_before_each_commit(
     let replace = |path: &Path| {
         fs::rename(path, beside(path, ".old")).unwrap();
         fs::copy(beside(path, ".old"), path).unwrap();
-        ["-wal", "-shm"].map(|suffix| fs::remove_file(beside(path, suffix)).unwrap());
+        for suffix in ["-wal", "-shm"] {
+            fs::remove_file(beside(path, suffix)).unwrap();
+        }
     };
     let (_home, path, connection) = begun(stock);
     let connection = exclusively(connection);
@@ -262,4 +261,75 @@ fn a_database_renamed_in_rollback_mode_is_told_in_words() {
     assert_eq!(code(insert(&connection, 2)), ffi::SQLITE_READONLY_DBMOVED);
     let alarms = report(&connection).unwrap().alarms;
     assert!(alarms.len() == 1 && alarms[0].contains("the database has been renamed or removed"), "{alarms:?}");
+}
+
+/// In EXCLUSIVE locking mode SQLite asks nothing: it takes no lock for a transaction or a checkpoint, and keeps its journal open.
+#[test]
+fn a_connection_that_keeps_its_locks_notices_too() {
+    for mode in ["WAL", "DELETE", "TRUNCATE", "PERSIST"] {
+        let begun = |open: fn(&Path) -> Connection| {
+            let home = TempDir::new().unwrap();
+            let path = home.path().join("app.db");
+            let connection = open(&path);
+            for pragma in [format!("journal_mode={mode}"), "locking_mode=EXCLUSIVE".to_owned()] {
+                connection.query_row(&format!("PRAGMA {pragma}"), [], |_| Ok(())).unwrap();
+            }
+            connection.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)").unwrap();
+            let renamed = home.path().join("renamed.db");
+            fs::rename(&path, &renamed).unwrap();
+            (home, path, renamed, connection)
+        };
+        let (_home, _, _, connection) = begun(stock);
+        insert(&connection, 3).unwrap();
+        drop(connection);
+
+        let (_home, path, renamed, connection) = begun(hardened);
+        let before = fs::read(&renamed).unwrap();
+        for _ in 0..2 {
+            assert_eq!(code(insert(&connection, 3)), ffi::SQLITE_READONLY_DBMOVED, "{mode}");
+        }
+        if mode == "WAL" {
+            let checkpoint = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(2));
+            assert_eq!(code(checkpoint), ffi::SQLITE_READONLY_DBMOVED);
+        }
+        let alarms = report(&connection).unwrap().alarms;
+        assert!(alarms.len() == 1 && alarms[0].contains("the database has been renamed or removed"), "{alarms:?}");
+        assert_eq!(fs::read(&renamed).unwrap(), before, "{mode}");
+        // It is only as dead as the name.
+        fs::rename(&renamed, &path).unwrap();
+        insert(&connection, 3).unwrap();
+        if mode == "WAL" {
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+        }
+        assert_eq!(rows(&connection).unwrap(), [1, 2, 3], "{mode}");
+    }
+}
+
+/// Old and small ext4 filesystems count whole seconds: a name that has changed in the second of a look leaves the directory's
+/// time as it was.
+#[test]
+fn a_change_within_the_second_of_a_look_is_seen_where_the_filesystem_counts_seconds() {
+    if !require::loop_devices() || !require::program("mkfs.ext4") {
+        return;
+    }
+    let images = TempDir::new().unwrap();
+    let image = images.path().join("image");
+    fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+    mounts::format_with("ext4", &image, &["-I", "128"]).unwrap();
+    let disk = mounts::loop_image("ext4", &image).unwrap();
+    for round in 0..4 {
+        let path = disk.path().join(format!("{round}.db"));
+        let connection = hardened(&path);
+        connection.execute_batch("CREATE TABLE t(x)").unwrap();
+        let directory = fs::metadata(disk.path()).unwrap();
+        assert_eq!(directory.ctime_nsec(), 0, "it counts finer: then this test proves nothing");
+        // Where times are fine this look would be trusted from now on.
+        let begun = Duration::from_secs(directory.ctime().try_into().unwrap());
+        while UNIX_EPOCH.elapsed().unwrap() < begun + Duration::from_millis(50) {
+            std::hint::spin_loop();
+        }
+        insert(&connection, 1).unwrap();
+        fs::rename(&path, disk.path().join("renamed.db")).unwrap();
+        assert_eq!(code(insert(&connection, 2)), ffi::SQLITE_READONLY_DBMOVED, "{round}");
+    }
 }

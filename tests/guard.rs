@@ -11,15 +11,10 @@ use std::path::{Path, PathBuf};
 use hardened_sqlite::{FsChoice, GuardChoice, Options, PolicyChoice, report};
 use killed::{COMMITS, PAGES, ROWS, killed_after, killed_in_small, killed_in_wal};
 use rusqlite::Connection;
+use support::names::beside;
 
 /// SQLITE_IOERR_DATA. SQLite itself turns SQLITE_IOERR_CORRUPTFS into SQLITE_CORRUPT.
 const IOERR_DATA: i32 = 10 | (32 << 8);
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
 
 fn rollback() -> Options {
     Options::new().policy(PolicyChoice::Delete)
@@ -218,6 +213,35 @@ fn a_wal_that_may_be_damaged_is_kept_with_the_mode_of_the_database_and_is_no_ala
     let note = notes.iter().find(|note| note.contains("kept as")).unwrap_or_else(|| panic!("{notes:?}"));
     assert_eq!(std::fs::read(kept(note)).unwrap(), log);
     assert_eq!(std::fs::metadata(kept(note)).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// What is told of a damaged log, of which others are kept beside the database: with one of the same content, or without.
+fn told_beside_others(killed: &Path, same: Option<&Path>, others: usize) -> String {
+    let home = tempfile::TempDir::new().unwrap();
+    let path = home.path().join(killed.file_name().unwrap());
+    for suffix in ["", "-wal", "-guard"] {
+        std::fs::copy(beside(killed, suffix), beside(&path, suffix)).unwrap();
+    }
+    (0..others).for_each(|other| std::fs::write(beside(&path, &format!("-wal_kept_0000{other:04}")), "").unwrap());
+    if let Some(same) = same {
+        std::fs::copy(same, home.path().join(same.file_name().unwrap())).unwrap();
+    }
+    let notes = report(&open(&local(), &path)).unwrap().notes;
+    notes.into_iter().find(|note| note.contains("kept as")).unwrap_or_default()
+}
+
+#[test]
+fn damage_that_is_kept_already_is_told_as_kept_however_many_others_are() {
+    let killed = killed_in_wal("damage_that_is_kept_already_is_told_as_kept_however_many_others_are");
+    let log = damage_the_wal(&killed);
+    let home = tempfile::TempDir::new().unwrap();
+    let note = told_beside_others(&killed.path(), None, 15);
+    assert!(note.contains("It is kept as"), "{note:?}: there is room for one more");
+    assert!(told_beside_others(&killed.path(), None, 16).contains("It is not kept aside: 16 others are"));
+    let same = home.path().join(kept(&note).file_name().unwrap());
+    std::fs::write(&same, log).unwrap();
+    assert!(told_beside_others(&killed.path(), Some(&same), 15).contains("It is kept as"));
+    assert!(told_beside_others(&killed.path(), Some(&same), 16).contains("It is kept as"));
 }
 
 #[test]

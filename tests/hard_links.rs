@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use hardened_sqlite::rusqlite::{Connection, ffi};
 use hardened_sqlite::{FsChoice, Options, PolicyChoice};
+use support::fuse::{self, LockTable};
 use tempfile::TempDir;
 
 const OTHER: &str = "HARDENED_HARD_LINKS_OTHER";
@@ -83,6 +84,28 @@ fn a_database_that_is_open_by_one_name_is_refused_by_another() {
         assert_eq!(rows(&second), 1);
         assert!(opened_elsewhere(&one).contains("several names (hard links)"));
     }
+}
+
+/// Two hosts that have mounted the same filesystem know it by different device numbers.
+#[test]
+fn a_name_is_the_same_on_every_mount_of_its_filesystem() {
+    if !support::require::root_and_fuse() {
+        return;
+    }
+    let (home, one, _) = two_names();
+    let table = LockTable::default();
+    let here = [(); 2].map(|()| TempDir::new().unwrap());
+    let mounts = here.each_ref().map(|at| {
+        let options = fuse::Options::new(home.path()).forward_locks(true).lock_table(&table).direct_io(true);
+        fuse::Mount::new(options, at.path()).unwrap()
+    });
+    let paths = mounts.each_ref().map(|mount| mount.path().join(one.file_name().unwrap()));
+    let first = Options::new().open_connection(&paths[0]).unwrap();
+    let second = Options::new().open_connection(&paths[1]).unwrap();
+    first.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+    assert_eq!(rows(&second), 1);
+    let error = Options::new().open_connection(mounts[1].path().join("two.db")).map(drop).unwrap_err();
+    assert!(error.to_string().contains("several names (hard links)"), "{error}");
 }
 
 #[test]

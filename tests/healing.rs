@@ -2,13 +2,11 @@
 //! there, whoever has committed it, and halts the database when something is not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-#[path = "wal_index/actors.rs"]
-#[allow(dead_code, reason = "the tests of the WAL-index need all of it")]
 mod actors;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use actors::{Actor, HARDENED_ELSEWHERE, Kind, STOCK_ELSEWHERE};
 use hardened_sqlite::hardened_vfs;
@@ -16,20 +14,9 @@ use hardened_sqlite::report;
 use rusqlite::{Connection, OpenFlags, ffi};
 use support::ask::text;
 use support::fault_vfs::{Call, FailSpec, FaultHandle, FaultVfs};
+use support::names::beside;
 use support::system_call;
 use tempfile::TempDir;
-
-/// Not a test of its own: the other process of the tests here.
-#[test]
-fn other_process() {
-    actors::serve();
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
 
 /// A connection here over a VFS that fails as told.
 fn open(path: &Path, base: &FaultVfs, hardened: bool) -> Connection {

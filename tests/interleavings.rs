@@ -2,7 +2,7 @@
 //! generations that others began, forks, closes, and shims above that keep things to themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,14 +15,9 @@ use hardened_sqlite::hardened_vfs::{self, guard};
 use hardened_sqlite::{FsChoice, GuardChoice, Options, PolicyChoice, report};
 use rusqlite::{Connection, OpenFlags, ffi};
 use support::fault_vfs::{Call, FailSpec, FaultHandle, FaultVfs};
+use support::names::beside;
 use support::{ofd, process, system_call};
 use tempfile::TempDir;
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
 
 fn count(vfs: &FaultVfs, call: Call, suffix: &str) -> FaultHandle {
     vfs.fail(call, FailSpec::code(10).name(suffix).skip(u64::MAX))

@@ -2,14 +2,12 @@
 //! guard's record that it finds, and what it does to others while it looks.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-#[path = "wal_index/actors.rs"]
-#[allow(dead_code, reason = "the tests of the WAL-index need all of it")]
 mod actors;
 
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,21 +16,10 @@ use hardened_sqlite::{FsChoice, Options, Report, report};
 use rusqlite::Connection;
 use support::ask::text;
 use support::fuse::{self, Hold, Mount, Op};
+use support::names::beside;
 use support::system_call::{Call, within};
 use support::{mounts, require};
 use tempfile::TempDir;
-
-/// Not a test of its own: the other process of the tests here.
-#[test]
-fn other_process() {
-    actors::serve();
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
 
 fn elsewhere(path: &Path, kind: Kind) -> Actor {
     let mut actor = Actor::with(path, kind, "fs=local", false);

@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod actors;
 #[path = "locks/forked.rs"]
 mod forked;
 #[path = "locks/levels.rs"]
@@ -10,11 +11,10 @@ mod levels;
 mod neighbours;
 #[path = "locks/odd.rs"]
 mod odd;
-#[path = "locks/peer.rs"]
-mod peer;
 
 use std::path::Path;
 
+use actors::Other;
 use rusqlite::{Connection, OpenFlags};
 
 /// Bytes of the main file on which somebody has a lock, as `KIND MODE FIRST LAST`: those of this inode in the kernel's list.
@@ -54,6 +54,12 @@ fn open(path: &Path, vfs: &str) -> Connection {
     let db = Connection::open_with_flags(format!("file:{}?{vfs}", path.display()), OpenFlags::default()).unwrap();
     db.busy_timeout(std::time::Duration::ZERO).unwrap();
     db
+}
+
+/// The same in another process.
+fn peer(path: &Path, vfs: &str) -> Other {
+    // Which is what `busy_timeout` does above; stock SQLite does not wait unless it is told to.
+    Other::open(&format!("file:{}?{vfs}{}", path.display(), if vfs == STOCK { "" } else { "&busy_timeout=0" }))
 }
 
 /// In rollback mode, with our locks.

@@ -3,7 +3,6 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-#[path = "wal_index/actors.rs"]
 mod actors;
 #[path = "wal_index/closed.rs"]
 mod closed;
@@ -17,17 +16,3 @@ mod reset;
 mod roles;
 #[path = "wal_index/shortage.rs"]
 mod shortage;
-
-use std::path::{Path, PathBuf};
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// Not a test of its own: the other process of the tests here.
-#[test]
-fn other_process() {
-    actors::serve();
-}

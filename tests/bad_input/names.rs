@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::*;
 use hardened_sqlite::{FsChoice, report};
+use support::names::beside;
 
 const NAMES: [&[u8]; 22] = [
     b"with space.db",
@@ -39,12 +40,6 @@ fn assert_only_this(home: &Path, path: &Path) {
         let rest = found.as_encoded_bytes().strip_prefix(name);
         assert!(matches!(rest, Some(b"" | b"-wal" | b"-shm" | b"-journal" | b"-guard")), "{found:?} beside {path:?}");
     }
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 #[test]

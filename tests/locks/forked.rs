@@ -6,11 +6,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
+use std::time::Duration;
+use support::fuse::{Mount, Op, Options};
 use support::process::{End, alone, become_cat, die, start};
+use support::require;
 use tempfile::TempDir;
 
-use super::peer::Peer;
-use super::{HARDENED, STOCK, WAL, code, count, integrity, locked, open};
+use super::{HARDENED, STOCK, WAL, code, count, integrity, locked, open, peer};
 
 const IOERR: i32 = rusqlite::ffi::SQLITE_IOERR;
 fn fresh(home: &TempDir, wal: bool) -> PathBuf {
@@ -112,7 +114,7 @@ fn a_child_harms_nothing(vfs: &str, wal: bool) {
             };
             assert!(same, "{what}, {end:?}: the child has changed a file");
             assert_eq!(locked(&path), locks, "{what}, {end:?}");
-            let mut other = Peer::open(&path, STOCK);
+            let mut other = peer(&path, STOCK);
             assert_eq!(other.run("BEGIN IMMEDIATE"), rusqlite::ffi::SQLITE_BUSY, "{what}: the parent is still in it");
             assert_eq!(code(&db, "COMMIT; INSERT INTO t VALUES (2)"), 0, "{what}");
             assert_eq!((integrity(&db).as_str(), count(&db)), ("ok", 1));
@@ -225,7 +227,7 @@ fn a_parent_that_dies_leaves_no_lock_with_its_child() {
                 drop(there);
                 assert!(story.succeeded());
                 assert!(locked(&path).iter().all(|lock| !lock.contains("OFDLCK")), "{:?}", locked(&path));
-                let mut other = Peer::open(&path, STOCK);
+                let mut other = peer(&path, STOCK);
                 assert_eq!(other.run("INSERT INTO t VALUES (3)"), 0, "{vfs}: at once");
                 here.shutdown(Shutdown::Both).unwrap();
             }
@@ -256,5 +258,35 @@ fn a_child_of_a_child_may_use_what_it_has_opened_itself() {
         });
         assert!(child.succeeded());
         assert_eq!((code(&db, "INSERT INTO t VALUES (7)"), count(&db)), (0, 6));
+    });
+}
+
+/// A child that kept it would keep the locks that its parent takes with it later.
+#[test]
+fn a_child_forked_while_a_handle_is_being_opened_does_not_keep_it() {
+    if !require::root_and_fuse() {
+        return;
+    }
+    alone("forked::a_child_forked_while_a_handle_is_being_opened_does_not_keep_it", || {
+        let (backing, at) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let mount = Mount::new(Options::new(backing.path()).forward_locks(true), at.path()).unwrap();
+        let path = mount.path().join("app.db");
+        assert_eq!(code(&open(&path, STOCK), "CREATE TABLE t(x)"), 0);
+        let copies = |path: &Path| {
+            let all = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+            all.filter(|fd| std::fs::read_link(fd).is_ok_and(|to| to == path)).count()
+        };
+        let hold = mount.hold(Op::Getlk);
+        let opening = std::thread::spawn({
+            let path = path.clone();
+            move || drop(open(&path, HARDENED))
+        });
+        assert!(mount.wait_held(1, Duration::from_secs(30)), "nobody asks for locks");
+        assert_eq!(copies(&path), 2, "the base's and the one for the locks");
+        // The child does not use SQLite.
+        let ((), child) = start((), End::AtOnce, |()| assert_eq!(copies(&path), 1));
+        assert!(child.succeeded(), "it has kept the handle");
+        hold.release();
+        opening.join().unwrap();
     });
 }

@@ -5,17 +5,17 @@ use std::path::Path;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::peer::Peer;
-use super::{HARDENED, STOCK, code, locked, open};
+use super::actors::Other;
+use super::{HARDENED, STOCK, code, locked, open, peer};
 
 /// Who runs the statements.
 trait Runs {
     fn run(&mut self, sql: &str) -> i32;
 }
 
-impl Runs for Peer {
+impl Runs for Other {
     fn run(&mut self, sql: &str) -> i32 {
-        Peer::run(self, sql)
+        Other::run(self, sql)
     }
 }
 
@@ -60,7 +60,7 @@ fn verdicts(path: &Path, holder: &str, other: &str, within: bool) -> Vec<String>
     let mut told = Vec::new();
     for (level, steps, reader) in LEVELS {
         for tries in TRIES {
-            let mut holds: Box<dyn Runs> = Box::new(Peer::open(path, holder));
+            let mut holds: Box<dyn Runs> = Box::new(peer(path, holder));
             let mut tries_it: Box<dyn Runs> = match within {
                 // Both in the process of the holder is the same as both in this one.
                 true => {
@@ -69,7 +69,7 @@ fn verdicts(path: &Path, holder: &str, other: &str, within: bool) -> Vec<String>
                 }
                 false => Box::new(open(path, other)),
             };
-            let mut third = reader.then(|| Peer::open(path, STOCK));
+            let mut third = reader.then(|| peer(path, STOCK));
             if let Some(third) = &mut third {
                 assert_eq!((third.run("BEGIN"), third.run(READ)), (0, 0));
             }

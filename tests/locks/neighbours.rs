@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use hardened_sqlite::report;
 use rusqlite::Connection;
@@ -10,8 +9,7 @@ use support::process::{alone, reuse_descriptor};
 use support::second::Library;
 use tempfile::TempDir;
 
-use super::peer::Peer;
-use super::{HARDENED, STOCK, WAL, code, count, integrity, locked, open};
+use super::{HARDENED, STOCK, WAL, code, count, integrity, locked, open, peer};
 
 const BUSY: i32 = rusqlite::ffi::SQLITE_BUSY;
 
@@ -31,7 +29,7 @@ fn touch(path: &Path) {
 fn a_close_of_the_file_takes_the_locks_of_stock_and_not_ours() {
     let home = TempDir::new().unwrap();
     let path = fresh(&home);
-    let mut other = Peer::open(&path, STOCK);
+    let mut other = peer(&path, STOCK);
     for (vfs, kept) in [(STOCK, false), (HARDENED, true)] {
         let db = open(&path, vfs);
         assert_eq!(code(&db, "BEGIN EXCLUSIVE; UPDATE t SET x = x + 1"), 0);
@@ -63,45 +61,6 @@ fn in_wal_mode_the_lock_that_says_that_somebody_is_there_stays() {
     }
 }
 
-#[test]
-fn ten_thousand_closes_beside_vacuums_and_another_writer_harm_nothing() {
-    let home = TempDir::new().unwrap();
-    let path = fresh(&home);
-    let ended = AtomicBool::new(false);
-    let db = open(&path, HARDENED);
-    db.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
-    let mut other = Peer::open(&path, STOCK);
-    assert_eq!(other.run("PRAGMA busy_timeout=20000"), 0);
-    let (mut closes, mut theirs, mut vacuums) = (0, 0, 0);
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            let mut wrote = 0;
-            while !ended.load(Ordering::Relaxed) {
-                wrote += i64::from(other.run("INSERT INTO t VALUES (-1, zeroblob(900))") == 0);
-            }
-            wrote
-        });
-        let closer = scope.spawn(|| {
-            for number in 0..10_000 {
-                touch(&path);
-                // Fairness: the others want to run too.
-                if number % 100 == 0 {
-                    std::thread::yield_now();
-                }
-            }
-            ended.store(true, Ordering::Relaxed);
-            10_000
-        });
-        while !ended.load(Ordering::Relaxed) {
-            vacuums += i32::from(code(&db, "VACUUM") == 0);
-        }
-        (closes, theirs) = (closer.join().unwrap(), writer.join().unwrap());
-    });
-    println!("{closes} closes, {vacuums} vacuums, {theirs} rows of the other process");
-    assert!(vacuums > 0);
-    assert_eq!((integrity(&db).as_str(), count(&db)), ("ok", 500 + theirs));
-}
-
 /// How many descriptors of this process are open on a file.
 fn descriptors(path: &Path) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap());
@@ -117,7 +76,7 @@ fn a_second_library_and_ours_leave_each_other_s_locks_alone() {
     let Some(second) = Library::load() else { return };
     let home = TempDir::new().unwrap();
     let path = fresh(&home).canonicalize().unwrap();
-    let mut other = Peer::open(&path, STOCK);
+    let mut other = peer(&path, STOCK);
     for (vfs, kept) in [(STOCK, false), (HARDENED, true)] {
         // Theirs, while one of ours closes.
         let theirs = second.open(&path);

@@ -4,13 +4,16 @@ use hardened_sqlite::report;
 use rusqlite::{Connection, OpenFlags};
 use support::fuse::{Fault, Mount, Op, Options, What};
 use support::require;
+use support::second::Library;
 use tempfile::TempDir;
 
-use super::peer::Peer;
-use super::{STOCK, code, open};
+use super::{STOCK, code, open, peer};
 
 /// A FUSE mount that keeps locks itself, with a database on it.
 struct Odd {
+    /// As long as somebody has the file open the kernel does not forget it: locks that nobody gives up belong to a node, and
+    /// the next look would find another one.
+    _known: std::fs::File,
     mount: Mount,
     _backing: TempDir,
     _at: TempDir,
@@ -20,9 +23,9 @@ impl Odd {
     fn new() -> Odd {
         let (backing, at) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let mount = Mount::new(Options::new(backing.path()).subtype("oddfs").forward_locks(true), at.path()).unwrap();
-        let odd = Odd { mount, _backing: backing, _at: at };
-        assert_eq!(code(&open(&odd.path(), STOCK), "CREATE TABLE t(x); INSERT INTO t VALUES (1)"), 0);
-        odd
+        let path = mount.path().join("app.db");
+        assert_eq!(code(&open(&path, STOCK), "CREATE TABLE t(x); INSERT INTO t VALUES (1)"), 0);
+        Odd { _known: std::fs::File::open(path).unwrap(), mount, _backing: backing, _at: at }
     }
 
     fn path(&self) -> std::path::PathBuf {
@@ -54,7 +57,7 @@ fn where_locks_of_an_open_file_are_refused_those_of_the_base_are_taken_and_the_r
         let report = report(&db).unwrap();
         assert!(report.locks.contains("the base VFS `unix`") && report.locks.contains("refuses"), "{}", report.locks);
         assert_eq!(code(&db, "INSERT INTO t VALUES (2)"), 0);
-        let mut other = Peer::open(&odd.path(), STOCK);
+        let mut other = peer(&odd.path(), STOCK);
         assert_eq!(code(&db, "BEGIN IMMEDIATE"), 0);
         assert_eq!(other.run("BEGIN IMMEDIATE"), rusqlite::ffi::SQLITE_BUSY, "they lock");
         let error = odd.refused("vfs=hardened&locks=ofd");
@@ -88,7 +91,7 @@ fn locks_that_lock_nothing_are_found_before_anything_is_written() {
     }
     let odd = Odd::new();
     odd.mount.fault(Fault::on(Op::Setlk).what(What::GrantLock));
-    let (a, b) = (open(&odd.path(), STOCK), Peer::open(&odd.path(), STOCK));
+    let (a, b) = (open(&odd.path(), STOCK), peer(&odd.path(), STOCK));
     let mut b = b;
     assert_eq!((code(&a, "BEGIN EXCLUSIVE"), b.run("BEGIN EXCLUSIVE")), (0, 0), "stock lets both in");
     drop((a, b));
@@ -129,17 +132,112 @@ fn a_lock_that_a_killed_process_has_left_is_named() {
         return;
     }
     let odd = Odd::new();
-    let mut killed = Peer::open(&odd.path(), STOCK);
+    let mut killed = peer(&odd.path(), STOCK);
     assert_eq!((killed.run("BEGIN EXCLUSIVE"), killed.run("INSERT INTO t VALUES (2)")), (0, 0));
     odd.mount.fault(Fault::on(Op::Flush));
     odd.mount.fault(Fault::on(Op::Release));
-    drop(killed);
+    killed.kill();
     let stock = open(&odd.path(), STOCK);
     assert_eq!(code(&stock, "SELECT * FROM t"), rusqlite::ffi::SQLITE_BUSY);
     let db = open(&odd.path(), "vfs=hardened");
     assert_eq!(code(&db, "SELECT * FROM t"), rusqlite::ffi::SQLITE_BUSY);
     let notes = report(&db).unwrap().notes;
     assert!(notes.iter().any(|note| note.contains("no process of this host holds")), "{notes:?}");
+}
+
+/// There the kernel's list of locks does not have them, and the question does not tell whose they are.
+#[test]
+fn closing_drops_no_lock_of_a_neighbour_where_a_server_keeps_them() {
+    if !prepared() {
+        return;
+    }
+    let odd = Odd::new();
+    let busy = |other: &mut crate::actors::Other| other.run("BEGIN IMMEDIATE") == rusqlite::ffi::SQLITE_BUSY;
+    let mut other = peer(&odd.path(), STOCK);
+    for _ in 0..3 {
+        let neighbour = open(&odd.path(), STOCK);
+        assert_eq!(code(&neighbour, "BEGIN IMMEDIATE"), 0);
+        drop(open(&odd.path(), "vfs=hardened&locks=ofd"));
+        assert!(busy(&mut other), "a neighbour in the same library");
+        drop(neighbour);
+        let Some(library) = Library::load() else { return };
+        let neighbour = library.open(&odd.path());
+        assert_eq!(neighbour.exec("BEGIN IMMEDIATE"), 0);
+        drop(open(&odd.path(), "vfs=hardened&locks=ofd"));
+        assert!(busy(&mut other), "a neighbour in another library");
+    }
+}
+
+/// What is kept for a neighbour is asked about again at later opens and closes: on its own filesystem.
+#[test]
+fn a_server_that_does_not_answer_keeps_nobody_from_databases_elsewhere() {
+    if !prepared() {
+        return;
+    }
+    let (odd, home) = (Odd::new(), TempDir::new().unwrap());
+    let neighbour = open(&odd.path(), STOCK);
+    assert_eq!(code(&neighbour, "BEGIN; SELECT * FROM t"), 0);
+    // Closing it would drop the neighbour's lock.
+    drop(open(&odd.path(), "vfs=hardened&locks=ofd"));
+    let hold = odd.mount.hold(Op::Getlk);
+    let (say, hear) = std::sync::mpsc::channel();
+    let elsewhere = home.path().join("app.db");
+    let thread = std::thread::spawn(move || {
+        drop(open(&elsewhere, "vfs=hardened&fs=local"));
+        say.send(()).unwrap();
+    });
+    let answer = hear.recv_timeout(std::time::Duration::from_secs(30));
+    hold.release();
+    thread.join().unwrap();
+    assert!(answer.is_ok(), "an open waits for another filesystem");
+}
+
+/// What somebody in the way of `db` is told: the code, and the note in the report if there is one.
+fn told(db: &Connection) -> (i32, Option<String>) {
+    let code = code(db, "BEGIN IMMEDIATE; ROLLBACK");
+    (code, report(db).unwrap().notes.into_iter().find(|note| note.contains("no process of this host holds")))
+}
+
+#[test]
+fn a_filesystem_that_keeps_locks_itself_frees_those_of_a_killed_process_and_a_living_one_is_not_called_dead() {
+    if !prepared() {
+        return;
+    }
+    for vfs in [STOCK, "vfs=hardened"] {
+        let odd = Odd::new();
+        let mut holder = peer(&odd.path(), vfs);
+        assert_eq!((holder.run("BEGIN IMMEDIATE"), holder.run("INSERT INTO t VALUES (2)")), (0, 0));
+        let db = open(&odd.path(), "vfs=hardened");
+        assert_eq!(told(&db), (rusqlite::ffi::SQLITE_BUSY, None), "{vfs}");
+        let released = odd.mount.counters().get(Op::Release);
+        holder.kill();
+        // Those of the base and of the locks: the kernel sends them when the process is gone already.
+        assert!(odd.mount.wait_counted(Op::Release, released + 2, std::time::Duration::from_secs(60)) || vfs == STOCK);
+        let free = (0..1000).any(|_| code(&db, "BEGIN IMMEDIATE; ROLLBACK") == 0);
+        assert!(free, "{vfs}");
+        assert_eq!(told(&db), (0, None), "{vfs}");
+    }
+}
+
+#[test]
+fn a_filesystem_that_forgets_locks_only_by_their_owner_keeps_those_of_a_killed_process_and_they_are_named() {
+    if !prepared() {
+        return;
+    }
+    for (vfs, kept) in [(STOCK, false), ("vfs=hardened&locks=posix", false), ("vfs=hardened", true)] {
+        let odd = Odd::new();
+        let mut killed = peer(&odd.path(), vfs);
+        assert_eq!((killed.run("BEGIN IMMEDIATE"), killed.run("INSERT INTO t VALUES (2)")), (0, 0));
+        // What is left are the FLUSH requests, which name the process and not the open file.
+        odd.mount.fault(Fault::on(Op::Release));
+        killed.kill();
+        let db = open(&odd.path(), "vfs=hardened");
+        let (code, note) = told(&db);
+        assert_eq!((code == rusqlite::ffi::SQLITE_BUSY, note.is_some()), (kept, kept), "{vfs}: {code} {note:?}");
+        if let Some(note) = note {
+            assert!(note.contains("fuse.oddfs") && note.contains("mount it again"), "{note}");
+        }
+    }
 }
 
 /// Numbers of Linux, so that the root crate needs no libc.

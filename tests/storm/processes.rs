@@ -5,9 +5,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
+
+use support::process::again;
 
 use crate::workload::{Event, Task, write};
 
@@ -97,8 +99,7 @@ impl Writers {
 
     fn start_one(&mut self, writer: usize) {
         let task = &self.tasks[writer];
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", self.test, "--nocapture", "--test-threads=1"])
+        let mut child = again(self.test)
             .env(URI, &task.uri)
             .env(PRAGMAS, &task.pragmas)
             .env(WRITER, task.writer.to_string())
@@ -142,7 +143,8 @@ impl Writers {
         (writer, event)
     }
 
-    fn next(&mut self) -> (usize, Option<Event>) {
+    /// What the next writer says; `None` is its end.
+    pub(crate) fn next(&mut self) -> (usize, Option<Event>) {
         match self.events.recv_timeout(SOON) {
             Ok(event) => self.heard(event),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => panic!("no writer gets on"),

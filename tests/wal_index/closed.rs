@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::Path;
 
 use super::actors::{Actor, HARDENED, HARDENED_ELSEWHERE, Kind, STOCK, STOCK_ELSEWHERE};
-use super::beside;
 use super::roles::make;
+use support::names::beside;
 
 fn touch(path: &Path) {
     let path = path.to_owned();
@@ -53,31 +53,6 @@ fn writer_is_respected(writer: Kind) -> bool {
 fn a_close_elsewhere_in_the_process_does_not_take_the_writer_s_lock_away() {
     assert!(!writer_is_respected(STOCK), "stock loses it");
     assert!(writer_is_respected(HARDENED));
-}
-
-/// Whether the log is still there when another process closes after a close() of all files here, the database among them.
-fn log_outlives_the_other(kind: Kind) -> bool {
-    let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("app.db");
-    make(&path);
-    let (mut here, mut other) = (Actor::open(&path, kind), Actor::open(&path, STOCK_ELSEWHERE));
-    here.ok("INSERT INTO t VALUES (1)");
-    other.ok("SELECT * FROM t");
-    touch(&path);
-    drop(File::open(&path).unwrap());
-    other.close();
-    let there = beside(&path, "-wal").exists() && beside(&path, "-shm").exists();
-    if there {
-        here.ok("INSERT INTO t VALUES (2)");
-        assert_eq!(Actor::open(&path, STOCK_ELSEWHERE).ok("SELECT count(*) FROM t"), "3");
-    }
-    there
-}
-
-#[test]
-fn the_last_close_of_another_process_does_not_delete_the_log_of_an_open_connection() {
-    assert!(!log_outlives_the_other(STOCK), "stock has lost all its locks");
-    assert!(log_outlives_the_other(HARDENED));
 }
 
 /// Our handle on the -shm is one more that could drop the locks of a stock neighbour when it is closed.

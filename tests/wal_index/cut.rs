@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::Path;
 
 use super::actors::{Actor, HARDENED, HARDENED_ELSEWHERE, STOCK_ELSEWHERE};
-use super::beside;
 use super::roles::make;
+use support::names::beside;
 
 /// SQLITE_IOERR_SHMMAP.
 const LOST: i32 = 10 | (21 << 8);

@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use super::actors::{Actor, HARDENED, HARDENED_ELSEWHERE, Kind, STOCK, STOCK_ELSEWHERE};
-use super::beside;
 use super::roles::make;
+use support::names::beside;
 
 /// The index after a fixed course of events, without what SQLite draws by lot: salts and the sums that depend on them.
 fn course(kind: Kind) -> Vec<Vec<u8>> {

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use super::actors::{ALL, Actor, Kind, pairs};
-use super::beside;
+use super::actors::{ALL, Actor, HARDENED, Kind, STOCK_ELSEWHERE, pairs};
+use support::names::beside;
+use support::process::alone;
+use support::sqlite::{collect_log, log};
 
 const BUSY: i32 = 5;
 
@@ -202,5 +204,25 @@ fn an_index_of_many_regions_is_one_for_both() {
         a.ok("PRAGMA wal_checkpoint(TRUNCATE)");
         assert_eq!(b.ok(COUNT), "19801");
         assert_eq!(b.ok("PRAGMA integrity_check"), "ok");
+    });
+}
+
+/// SQLite asks for the exclusive lock when it closes a log, with a handle for reading as well.
+#[test]
+fn a_reader_that_is_the_last_to_close_says_nothing() {
+    alone("roles::a_reader_that_is_the_last_to_close_says_nothing", || {
+        collect_log();
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("app.db");
+        make(&path);
+        let mut killed = Actor::open(&path, STOCK_ELSEWHERE);
+        killed.ok("INSERT INTO t VALUES (1)");
+        killed.kill();
+        let mut reader = Actor::with(&path, HARDENED, "mode=ro", false);
+        assert_eq!(reader.ok(COUNT), "2");
+        reader.close();
+        assert!(beside(&path, "-wal").exists());
+        let about: Vec<_> = log().into_iter().filter(|(_, message)| message.contains("hardened")).collect();
+        assert!(about.is_empty(), "{about:?}");
     });
 }

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Write;
 
 use super::actors::{Actor, HARDENED_ELSEWHERE, STOCK_ELSEWHERE};
-use super::beside;
 use super::roles::make;
+use support::names::beside;
 use support::{mounts, require};
 
 #[test]

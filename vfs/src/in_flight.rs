@@ -10,6 +10,7 @@ use crate::guard::pages::Pages;
 use crate::hold::Held;
 use crate::sync::ledger::Ledger;
 use crate::transaction::Transaction;
+use crate::unsummed::Unsummed;
 
 /// The state of a connection's files.
 #[derive(Debug, Default)]
@@ -62,6 +63,8 @@ pub(crate) struct Wal {
     pub(crate) header: Option<[u8; HEADER_SIZE]>,
     /// The frame that is being appended.
     pub(crate) frame: Frame,
+    /// The frames of this transaction that have no checksum yet.
+    pub(crate) unsummed: Option<Unsummed>,
     /// A sync of this generation has failed, and was healed without what stood behind the committed frames: up to this size
     /// of the file the kernel may take bytes for written that are not.
     pub(crate) doubtful: Option<([u32; 2], u64)>,
@@ -84,6 +87,6 @@ pub(crate) struct Wal {
 impl Wal {
     /// A commit that was not made visible has not been made.
     pub(crate) fn forget_uncommitted(&mut self) {
-        (self.commit_end, self.sight, self.page_1_end) = (None, None, 0);
+        (self.commit_end, self.sight, self.page_1_end, self.unsummed) = (None, None, 0, None);
     }
 }

@@ -45,9 +45,11 @@ mod shim;
 mod shm;
 mod sync;
 mod transaction;
+mod unsummed;
 
 #[cfg(target_os = "linux")]
 pub use database_file::DatabaseFile;
+pub use lock::fork::{PerProcess, count as forks};
 pub use options::{
     ChecksumChoice, FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice, RESERVED_KEYS,
     RollbackJournal,

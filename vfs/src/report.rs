@@ -82,6 +82,9 @@ pub struct Report {
     /// Whose locks are taken: those of the open file (OFD), of the base VFS, or none; and why.
     #[serde(default)]
     pub locks: String,
+    /// Settings of the connection beside those above, if whoever asks has looked: the VFS does not know them.
+    #[serde(default)]
+    pub settings: String,
     /// Damage that was proven, and failed syncs that have stopped everything: what was seen and what to do.
     #[serde(default)]
     pub alarms: Vec<String>,
@@ -96,6 +99,35 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of a database in memory, or a temporary one, of which the VFS hears nothing. `sqlite` is the version of the library.
+    pub fn in_memory(path: &str, sqlite: &str) -> Report {
+        let words = |text: &str| text.to_owned();
+        let mut verdict = VerdictReport::from(&Verdict::unknown("it is not in a file"));
+        verdict.class = words("local");
+        verdict.filesystem = words("memory");
+        Report {
+            path: words(path),
+            verdict,
+            policy: words("off"),
+            reason: words("it is not in a file"),
+            overridden: Vec::new(),
+            access: words("read-write"),
+            file: words("a database in memory"),
+            journal_mode: Some(words("memory")),
+            synchronous: None,
+            busy_timeout: None,
+            guard: words("off"),
+            locks: words("none"),
+            settings: String::new(),
+            alarms: Vec::new(),
+            notes: Vec::new(),
+            identity: None,
+            base: words("none"),
+            sqlite: words(sqlite),
+            hardened: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
     /// Reads the answer of `PRAGMA hardened_report`.
     ///
     /// # Errors
@@ -144,6 +176,9 @@ impl fmt::Display for Report {
         }
         if !self.locks.is_empty() {
             write!(f, "\nlocks        {}", self.locks)?;
+        }
+        if !self.settings.is_empty() {
+            write!(f, "\nsettings     {}", self.settings)?;
         }
         for (title, lines) in [
             ("ALARM", &self.alarms),

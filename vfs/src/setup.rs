@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use libsqlite3_sys as ffi;
 
+use crate::fs::Class;
 use crate::main_file::MainFile;
 use crate::policy::{Rule, Synchronous};
 
@@ -118,6 +119,10 @@ pub(crate) fn apply(sql: &dyn Sql, disk: &dyn Disk, main: &MainFile, pause: impl
 fn set_rollback(tries: &Tries<'_>, main: &MainFile, journal: &str, floor: Synchronous) -> Result<(), SqlError> {
     let synchronous = format!("PRAGMA main.synchronous={}", floor.word());
     tries.value(&synchronous).inspect_err(|error| main.note(format!("{synchronous} failed: {error}")))?;
+    if main.verdict.class != Class::Local {
+        // What a server cuts off under a mapping is a SIGBUS.
+        tries.set(main, "PRAGMA main.mmap_size=0");
+    }
     // A new connection begins with DELETE.
     if journal != "delete" {
         tries.set(main, &format!("PRAGMA main.journal_mode={journal}"));

@@ -8,6 +8,7 @@
 #![deny(missing_docs)]
 
 pub mod ask;
+pub mod board;
 pub mod crash;
 mod detach;
 pub mod extension;
@@ -15,6 +16,7 @@ pub mod fault_vfs;
 pub mod fuse;
 pub mod log_writes;
 pub mod mounts;
+pub mod names;
 pub mod ofd;
 pub mod process;
 pub mod renaming;

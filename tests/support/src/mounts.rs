@@ -109,6 +109,11 @@ pub fn format(kind: &str, image: &Path, size: u64) -> io::Result<()> {
     }
 }
 
+/// A new ext filesystem on all of the image `image`, with options of mkfs.
+pub fn format_with(kind: &str, image: &Path, options: &[&str]) -> io::Result<()> {
+    run(&format!("mkfs.{kind}"), &[&["-q", "-F"], options].concat(), image, &[])
+}
+
 /// The filesystem on the image `image`. The image stays where it is.
 pub fn loop_image(kind: &str, image: &Path) -> io::Result<Mounted> {
     let (dir, at) = room()?;

@@ -4,6 +4,7 @@
 //! Invariant: every handle is closed once, and no string of SQLite's is kept beyond the call that gave it.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -83,20 +84,56 @@ impl Connection {
     /// # Panics
     /// If the SQL holds a zero byte.
     pub fn rows(&self, sql: &str) -> Result<Vec<String>, Failure> {
-        unsafe extern "C" fn row(rows: *mut c_void, n: c_int, values: *mut *mut c_char, _: *mut *mut c_char) -> c_int {
-            // SAFETY: sqlite3_exec hands over `n` columns and the vector below.
-            unsafe {
-                let value = if n < 1 { std::ptr::null_mut() } else { *values };
-                let text = if value.is_null() { "NULL".into() } else { CStr::from_ptr(value).to_string_lossy() };
-                (*rows.cast::<Vec<String>>()).push(text.into_owned());
-            }
-            0
-        }
         let (sql, mut rows) = (c_string(sql), Vec::<String>::new());
         // SAFETY: an open handle, a C string, and the vector that the callback expects.
-        let code =
-            unsafe { ffi::sqlite3_exec(self.0, sql.as_ptr(), Some(row), (&raw mut rows).cast(), std::ptr::null_mut()) };
+        let code = unsafe {
+            ffi::sqlite3_exec(self.0, sql.as_ptr(), Some(collect), (&raw mut rows).cast(), std::ptr::null_mut())
+        };
         if code == ffi::SQLITE_OK { Ok(rows) } else { Err(self.failure(code)) }
+    }
+
+    /// Runs statements and calls `during` within them, every so many steps of SQLite's machine; where it answers `false`
+    /// the statement is interrupted.
+    ///
+    /// # Errors
+    /// SQLite's.
+    ///
+    /// # Panics
+    /// If the SQL holds a zero byte, or as `during` does.
+    pub fn rows_during(&self, sql: &str, every: i32, during: &mut dyn FnMut() -> bool) -> Result<Vec<String>, Failure> {
+        struct During<'a>(&'a mut dyn FnMut() -> bool, std::thread::Result<()>);
+        unsafe extern "C" fn progress(during: *mut c_void) -> c_int {
+            // SAFETY: the value below, which lives as long as the handler is set.
+            let During(call, panicked) = unsafe { &mut *during.cast::<During<'_>>() };
+            let goes_on = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+                *panicked = Err(panic);
+                false
+            });
+            c_int::from(!goes_on)
+        }
+        let mut during = During(during, Ok(()));
+        // SAFETY: an open handle; the handler is taken away before its argument goes.
+        unsafe { ffi::sqlite3_progress_handler(self.0, every, Some(progress), (&raw mut during).cast()) };
+        let rows = self.rows(sql);
+        // SAFETY: an open handle.
+        unsafe { ffi::sqlite3_progress_handler(self.0, 0, None, std::ptr::null_mut()) };
+        if let Err(panic) = during.1 {
+            resume_unwind(panic);
+        }
+        rows
+    }
+
+    /// Closes it.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn close(mut self) -> Result<(), Failure> {
+        let db = std::mem::replace(&mut self.0, std::ptr::null_mut());
+        // SAFETY: opened once; from here on it is null.
+        match unsafe { ffi::sqlite3_close(db) } {
+            ffi::SQLITE_OK => Ok(()),
+            code => Err(Failure { code, message: "sqlite3_close".to_owned() }),
+        }
     }
 
     /// What SQLITE_FCNTL_LOCKSTATE answers for a database.
@@ -143,6 +180,25 @@ impl Drop for Connection {
         // SAFETY: opened once; null is a harmless no-op.
         unsafe { ffi::sqlite3_close(self.0) };
     }
+}
+
+/// The callback of sqlite3_exec that collects the first column of every row.
+///
+/// # Safety
+/// Called by sqlite3_exec, whose fourth argument was a `Vec<String>`.
+pub(crate) unsafe extern "C" fn collect(
+    rows: *mut c_void,
+    n: c_int,
+    values: *mut *mut c_char,
+    _: *mut *mut c_char,
+) -> c_int {
+    // SAFETY: sqlite3_exec hands over `n` columns and the vector.
+    unsafe {
+        let value = if n < 1 { std::ptr::null_mut() } else { *values };
+        let text = if value.is_null() { "NULL".into() } else { CStr::from_ptr(value).to_string_lossy() };
+        (*rows.cast::<Vec<String>>()).push(text.into_owned());
+    }
+    0
 }
 
 /// The names of all registered VFSes, the default one first.

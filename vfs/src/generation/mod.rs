@@ -15,6 +15,7 @@ use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::guard::log::Time;
@@ -78,9 +79,20 @@ pub(crate) fn describe(moved: &[Moved]) -> String {
     moved.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
+/// What a connection writes, each with a look at the names before its first write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    Transaction,
+    Checkpoint,
+}
+
 /// The files that one connection has open.
 #[derive(Debug, Default)]
-pub(crate) struct Generation(Mutex<Names>);
+pub(crate) struct Generation {
+    names: Mutex<Names>,
+    /// Whether the names were found right for the transaction and the checkpoint that are being written.
+    looked: [AtomicBool; 2],
+}
 
 #[derive(Debug, Default)]
 struct Names {
@@ -104,14 +116,29 @@ impl Generation {
 
     /// What is open under this name.
     pub(crate) fn is(&self, which: Which, identity: Option<Identity>) {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.open[which as usize] = identity;
         names.checked = None;
     }
 
     /// The file that is known under this name.
     pub(crate) fn identity(&self, which: Which) -> Option<Identity> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).open[which as usize]
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).open[which as usize]
+    }
+
+    /// Whether the names were found right for the work that goes on.
+    pub(crate) fn has_looked(&self, work: Work) -> bool {
+        self.looked[work as usize].load(Ordering::Relaxed)
+    }
+
+    /// They were found right.
+    pub(crate) fn looked(&self, work: Work) {
+        self.looked[work as usize].store(true, Ordering::Relaxed);
+    }
+
+    /// The work is over, and the next one needs a look of its own.
+    pub(crate) fn over(&self, work: Work) {
+        self.looked[work as usize].store(false, Ordering::Relaxed);
     }
 
     /// Which names have moved, by one look at the directory where that is enough. A name that cannot be looked at proves
@@ -123,7 +150,7 @@ impl Generation {
         };
         // Before the names: what changes after this look shows at the next.
         let directory = std::fs::metadata(directory).ok().map(|found| (identity(&found), Time::of_change(&found)));
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         if directory.is_some() && names.checked == directory {
             return Vec::new();
         }

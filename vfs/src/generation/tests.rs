@@ -83,10 +83,10 @@ fn a_directory_that_has_not_changed_is_enough() {
         std::hint::spin_loop();
     }
     assert_eq!(place.generation.check(&place.database), []);
-    let checked = place.generation.0.lock().unwrap().checked;
+    let checked = place.generation.names.lock().unwrap().checked;
     assert_eq!(checked, Some((identity(&directory), Time::of_change(&directory))));
     // What only the names would tell: nobody has looked at them.
-    place.generation.0.lock().unwrap().open[Which::Wal as usize] = Some((0, 0));
+    place.generation.names.lock().unwrap().open[Which::Wal as usize] = Some((0, 0));
     assert_eq!(place.generation.check(&place.database), []);
 }
 
@@ -94,4 +94,12 @@ fn a_directory_that_has_not_changed_is_enough() {
 fn what_has_moved_is_told_in_words() {
     let both = [Moved { which: Which::Database, replaced: true }, Moved { which: Which::Wal, replaced: false }];
     assert_eq!(describe(&both), "the database is another file now, its -wal has been renamed or removed");
+}
+
+#[test]
+fn a_time_without_a_fraction_is_of_a_clock_that_counts_seconds() {
+    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
+    let lies_back = |seconds, nanoseconds| Time { seconds: now - seconds, nanoseconds }.lies_back();
+    assert!(!lies_back(1, 0) && !lies_back(0, 0));
+    assert!(lies_back(1, 1) && lies_back(3, 0));
 }

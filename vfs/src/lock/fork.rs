@@ -12,9 +12,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// How many forks lie between this process and the one that loaded the program.
+/// How many forks lie between this process and the one that loaded the program, since the first database was opened with
+/// `hardened`. Whoever remembers the number knows later whether what he has is his parent's.
 #[inline]
-pub(crate) fn count() -> u32 {
+pub fn count() -> u32 {
     FORKS.load(Ordering::Relaxed)
 }
 
@@ -49,12 +50,19 @@ unsafe extern "C" fn forked() {
 }
 
 /// A value behind a mutex, made anew in a forked child: what the parent had in it is the parent's, and a thread that does not
-/// exist in the child may have held the mutex.
-pub(crate) struct PerProcess<T: Send + 'static> {
+/// exist in the child may have held the mutex. Forks are seen from the first database on that is opened with `hardened`.
+///
+/// ```
+/// static OPENED: hardened_vfs::PerProcess<u32> = hardened_vfs::PerProcess::new(|_| 0);
+/// *OPENED.lock() += 1;
+/// ```
+#[derive(Debug)]
+pub struct PerProcess<T: Send + 'static> {
     current: AtomicPtr<Node<T>>,
     make: fn(Option<&T>) -> T,
 }
 
+#[derive(Debug)]
 struct Node<T> {
     forks: u32,
     value: Mutex<T>,
@@ -62,11 +70,12 @@ struct Node<T> {
 
 impl<T: Send + 'static> PerProcess<T> {
     /// `make` makes the value: from nothing, or in a child from what was inherited, if that can be read.
-    pub(crate) const fn new(make: fn(Option<&T>) -> T) -> Self {
+    pub const fn new(make: fn(Option<&T>) -> T) -> Self {
         PerProcess { current: AtomicPtr::new(std::ptr::null_mut()), make }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+    /// The value of this process. A panic while it was held is forgotten.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
         loop {
             let current = self.current.load(Ordering::Acquire);
             // SAFETY: null, or a node that was leaked below and is never freed.

@@ -42,12 +42,12 @@ pub(super) fn claim(handle: &Handle, path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The same for every path that leads to the same entry of the same directory.
+/// The same for every path that leads to the same entry of the same directory, also on another host: hard links do not leave a
+/// filesystem, whose number is another one on each host that has mounted it.
 fn byte(path: &Path) -> io::Result<i64> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory = std::fs::metadata(directory)?;
-    let mut sum = crc32c::crc32c(&directory.dev().to_le_bytes());
-    sum = crc32c::crc32c_append(sum, &directory.ino().to_le_bytes());
-    sum = crc32c::crc32c_append(sum, path.file_name().unwrap_or(OsStr::new("")).as_bytes());
+    let sum = crc32c::crc32c(&directory.ino().to_le_bytes());
+    let sum = crc32c::crc32c_append(sum, path.file_name().unwrap_or(OsStr::new("")).as_bytes());
     Ok(i64::from(sum) % COUNT)
 }

@@ -42,8 +42,9 @@ impl Handle {
     /// Opens a handle on the database, which is open already.
     pub(crate) fn open(path: &Path, read_only: bool) -> io::Result<Handle> {
         if parked::anything() {
-            parked::sweep();
-            if let Some(handle) = Handle::kept(&std::fs::metadata(path)?, read_only) {
+            let found = std::fs::metadata(path)?;
+            parked::sweep(found.dev());
+            if let Some(handle) = Handle::kept(&found, read_only) {
                 return Ok(handle);
             }
         }
@@ -54,10 +55,11 @@ impl Handle {
     /// those are given and it is missing.
     pub(crate) fn beside(path: &Path, read_only: bool, create: Option<u32>) -> io::Result<Handle> {
         if parked::anything() {
-            parked::sweep();
-            let found = std::fs::symlink_metadata(path).ok();
-            if let Some(handle) = found.and_then(|found| Handle::kept(&found, read_only)) {
-                return Ok(handle);
+            if let Ok(found) = std::fs::symlink_metadata(path) {
+                parked::sweep(found.dev());
+                if let Some(handle) = Handle::kept(&found, read_only) {
+                    return Ok(handle);
+                }
             }
         }
         let mut options = File::options();
@@ -66,6 +68,7 @@ impl Handle {
             options.create(true).mode(mode);
         }
         let file = options.open(path)?;
+        handles::register(file.as_raw_fd());
         if let (Some(mode), Ok(found)) = (create, file.metadata()) {
             if found.len() == 0 && found.mode() & 0o777 != mode {
                 // The umask does not count. Where this is not allowed the file stays as it is.
@@ -91,14 +94,16 @@ impl Handle {
     }
 
     fn on(file: File, read_only: bool) -> io::Result<Handle> {
+        // Before anything that a server has to answer: a child that is forked meanwhile must not keep it.
+        handles::register(file.as_raw_fd());
         let found = file.metadata();
+        let identity = found.as_ref().ok().map(|found| (found.dev(), found.ino()));
         // From here on it may not simply be closed.
-        let (fd, refused) = move_up(file.into_raw_fd());
+        let (fd, refused) = move_up(file.into_raw_fd(), identity);
         Handle::at(found, fd, read_only, refused)
     }
 
     fn at(found: io::Result<Metadata>, fd: RawFd, read_only: bool, refused: Option<i32>) -> io::Result<Handle> {
-        handles::register(fd);
         let found = found?;
         let identity = (found.dev(), found.ino());
         parked::joined(identity);
@@ -230,22 +235,28 @@ fn is_still(fd: RawFd, identity: Identity) -> io::Result<bool> {
 }
 
 /// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
-/// drops those of this process.
-fn move_up(low: RawFd) -> (RawFd, Option<i32>) {
+/// drops those of this process. The number that is answered is registered, and no other.
+fn move_up(low: RawFd, identity: Option<Identity>) -> (RawFd, Option<i32>) {
     match parked::first(low) {
         Err(error) => return (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
         Ok(None) if low < HIGH => {}
         Ok(_) => return (low, None),
     }
-    // SAFETY: an open descriptor, which is closed only when it has been doubled.
-    unsafe {
-        let high = libc::fcntl(low, libc::F_DUPFD_CLOEXEC, HIGH);
-        if high < 0 {
-            return (low, None);
-        }
-        libc::close(low);
-        (high, None)
+    // SAFETY: an open descriptor.
+    let high = unsafe { libc::fcntl(low, libc::F_DUPFD_CLOEXEC, HIGH) };
+    if high < 0 {
+        return (low, None);
     }
+    handles::register(high);
+    // A table of descriptors that must grow for the number waits milliseconds for the other threads: time for a neighbour.
+    if matches!(parked::first(high), Ok(None)) {
+        handles::forget(low);
+        // SAFETY: doubled.
+        unsafe { libc::close(low) };
+        return (high, None);
+    }
+    parked::close_double(identity, high);
+    (low, None)
 }
 
 impl Bytes for Handle {

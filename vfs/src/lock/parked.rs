@@ -8,11 +8,12 @@
 //! Between the question and the close a neighbour may take its lock; nothing but the kernel could rule that out.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
 
 use super::fork::PerProcess;
-use super::handles;
+use super::{ALL, handles};
 
 /// Device and inode.
 pub(crate) type Identity = (u64, u64);
@@ -154,7 +155,7 @@ pub(super) fn leave(identity: Identity, fd: RawFd, read_only: bool, base: Option
         code = base();
     }
     files.close();
-    sweep();
+    sweep(identity.0);
     code
 }
 
@@ -174,16 +175,29 @@ pub(crate) fn close_alone(identity: Option<Identity>, base: Close) -> i32 {
     }
 }
 
-/// Closes what is kept of inodes that no connection uses and on which nobody has locks any more.
-pub(super) fn sweep() {
+/// Closes a second number of a handle, or keeps it.
+pub(super) fn close_double(identity: Option<Identity>, fd: RawFd) {
+    close_alone(
+        identity,
+        Box::new(move || {
+            close(fd);
+            libsqlite3_sys::SQLITE_OK
+        }),
+    );
+}
+
+/// Closes what is kept of inodes of a device that no connection uses and on which nobody has locks any more. Of the caller's
+/// device only: the question may go to a server that does not answer, for which nobody on another filesystem may wait.
+pub(super) fn sweep(device: u64) {
     let mut files = Files::default();
     {
         let mut table = KEPT.lock();
-        if table.values().all(|kept| kept.used > 0) {
+        let in_question = |identity: &Identity, kept: &Kept| identity.0 == device && kept.used == 0;
+        if !table.iter().any(|(identity, kept)| in_question(identity, kept)) {
             return;
         }
         table.retain(|identity, kept| {
-            if kept.used > 0 {
+            if !in_question(identity, kept) {
                 return true;
             }
             let free = match kept.handles.first() {
@@ -210,13 +224,15 @@ fn ask(fd: RawFd) -> Neighbours {
     }
 }
 
-/// The process whose lock is the first on the inode of `fd`, besides those of `fd` itself; -1 for a lock of an open file.
+/// The process whose lock is the first on the inode of `fd`, besides those of `fd` itself; -1 for a lock of an open file, and for
+/// any that a server keeps. Bytes behind SQLite's are not asked for: every connection of ours has a lock there.
 pub(super) fn first(fd: RawFd) -> io::Result<Option<i32>> {
-    // SAFETY: flock is a plain C structure for which all zeros is a value, here the whole file; it lives across the call.
+    // SAFETY: flock is a plain C structure for which all zeros is a value; it lives across the call.
     unsafe {
         let mut lock: libc::flock = std::mem::zeroed();
         lock.l_type = libc::F_WRLCK as libc::c_short;
         lock.l_whence = libc::SEEK_SET as libc::c_short;
+        lock.l_len = (ALL.start + ALL.length) as libc::off_t;
         if libc::fcntl(fd, libc::F_OFD_GETLK, &raw mut lock) != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -227,14 +243,55 @@ pub(super) fn first(fd: RawFd) -> io::Result<Option<i32>> {
 /// Whether the kernel's list of all locks may have a POSIX one of this process on the inode; also if it cannot be read, unless
 /// for want of a descriptor: then to keep one more open would help nobody.
 fn listed(identity: Identity, fd: RawFd) -> bool {
-    let (mut text, pid) = (Vec::new(), std::process::id());
-    if let Err(error) = std::fs::File::open("/proc/locks").and_then(|mut list| list.read_to_end(&mut text)) {
-        return !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
-    }
+    let pid = std::process::id();
     // A /proc of another container numbers processes differently.
-    let same = std::fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == pid.to_string().as_str());
-    let inode = exact(fd).then_some(identity.1);
-    !same || has_lock(&String::from_utf8_lossy(&text), pid, inode)
+    if !std::fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == pid.to_string().as_str()) {
+        return true;
+    }
+    let kind = kind(fd);
+    if kind == Some(FUSE) {
+        // Where its server keeps the locks they are in no list of the kernel's, and the question does not tell whose they are.
+        return true;
+    }
+    let inode = kind.filter(|kind| EXACT.contains(kind)).map(|_| identity.1);
+    match seen(|| list(File::open("/proc/locks")?), |list| has_lock(list, pid, inode)) {
+        Ok(seen) => seen,
+        Err(error) => !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)),
+    }
+}
+
+/// How often a list that came in pieces is read before a lock that is not in it is taken for gone.
+const LOOKS: usize = 8;
+
+/// Whether a list shows a lock. Between two pieces locks may go, and as many that stay are passed over, so only a list that came
+/// in one piece shows with one look that a lock is not there.
+fn seen(mut list: impl FnMut() -> io::Result<(String, bool)>, has: impl Fn(&str) -> bool) -> io::Result<bool> {
+    for _ in 0..LOOKS {
+        let (text, whole) = list()?;
+        if has(&text) {
+            return Ok(true);
+        }
+        if whole {
+            break;
+        }
+    }
+    Ok(false)
+}
+
+/// Everything that `file` has, and whether it came in one piece.
+fn list(mut file: impl Read) -> io::Result<(String, bool)> {
+    let (mut text, mut piece, mut pieces) = (Vec::new(), [0; 1 << 14], 0);
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok((String::from_utf8_lossy(&text).into_owned(), pieces < 2)),
+            Ok(length) => {
+                text.extend_from_slice(piece.get(..length).unwrap_or_default());
+                pieces += 1;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Whether the list has a POSIX lock of `pid` on this inode, or on any if it is not known how the list calls it.
@@ -248,14 +305,17 @@ fn has_lock(list: &str, pid: u32, inode: Option<u64>) -> bool {
     })
 }
 
-/// Whether the kernel's own number of an inode, which stands in the list, is the one that stat(2) tells.
-fn exact(fd: RawFd) -> bool {
-    // ext, XFS, Btrfs, tmpfs, F2FS, ZFS: not FUSE and not overlays.
-    const KNOWN: [u32; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1];
+/// Filesystems whose inodes have the same number in the kernel's list and for stat(2): ext, XFS, Btrfs, tmpfs, F2FS, ZFS; not
+/// overlays.
+const EXACT: [u32; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1];
+const FUSE: u32 = 0x6573_5546;
+
+/// The magic number of the filesystem.
+fn kind(fd: RawFd) -> Option<u32> {
     // SAFETY: statfs is a plain C structure that lives across the call; a number that is no descriptor is an error.
     unsafe {
         let mut found: libc::statfs = std::mem::zeroed();
-        libc::fstatfs(fd, &raw mut found) == 0 && KNOWN.contains(&(found.f_type as u32))
+        (libc::fstatfs(fd, &raw mut found) == 0).then_some(found.f_type as u32)
     }
 }
 
@@ -281,5 +341,26 @@ mod tests {
         ] {
             assert_eq!(has_lock(list, pid, inode), found, "{pid} {inode:?}");
         }
+    }
+
+    #[test]
+    fn a_lock_that_a_list_in_pieces_has_passed_over_is_looked_for_again() {
+        let (without, with) =
+            ("1: FLOCK  ADVISORY  WRITE 7 fe:00:5 0 EOF\n", "2: POSIX  ADVISORY  READ 7 fe:00:5 0 EOF\n");
+        let look = |lists: &[(&str, bool)]| {
+            let mut lists = lists.iter().map(|(list, whole)| Ok(((*list).to_owned(), *whole)));
+            seen(|| lists.next().unwrap_or_else(|| unreachable!()), |list| has_lock(list, 7, Some(5))).ok()
+        };
+        assert_eq!(look(&[(without, false), (without, false), (with, false)]), Some(true));
+        assert_eq!(look(&[(without, true)]), Some(false));
+        assert_eq!(look(&[(without, false); LOOKS]), Some(false));
+    }
+
+    #[test]
+    fn a_list_tells_whether_it_came_in_one_piece() {
+        let piece = |text: &'static str| text.as_bytes();
+        assert_eq!(list(piece("abc")).ok(), Some(("abc".to_owned(), true)));
+        assert_eq!(list(piece("abc").chain(piece("def"))).ok(), Some(("abcdef".to_owned(), false)));
+        assert_eq!(list(piece("")).ok(), Some((String::new(), true)));
     }
 }

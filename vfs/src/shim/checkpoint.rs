@@ -17,12 +17,17 @@ use super::rollback::{self, is_halted, sync_directory};
 use super::{generation, halts, heal, index_header, witness};
 use crate::format::wal::{self, FRAME_HEADER_SIZE, HEADER_SIZE};
 use crate::format::wal_index;
+use crate::generation::Work;
 use crate::guard::log::{Checkpointed, Entry, Generation, Pages, Pending, WalSynced, Which};
 use crate::in_flight::InFlight;
 use crate::transaction::change_counter;
+use crate::unsummed::Unsummed;
 
 /// A page that a checkpoint copies to the database.
 pub(crate) fn write_page(files: &Files<'_>, flight: &mut InFlight, page: &[u8], at: u64) -> c_int {
+    if let Some(code) = generation::before_the_first_write(files, Work::Checkpoint) {
+        return code;
+    }
     if !flight.wal.checkpoint_synced {
         match sync_log(files, flight, ffi::SQLITE_SYNC_NORMAL) {
             ffi::SQLITE_OK => {}
@@ -137,6 +142,9 @@ fn know_generation(files: &Files<'_>, flight: &mut InFlight) {
 /// Bytes for the log.
 pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile, bytes: &[u8], at: u64) -> c_int {
     if let (0, Some(header)) = (at, bytes.first_chunk::<HEADER_SIZE>()) {
+        if let Some(code) = transaction_writes(files) {
+            return code;
+        }
         match before_the_end(files, flight) {
             ffi::SQLITE_OK => {}
             code => return code,
@@ -148,8 +156,12 @@ pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile
         flight.wal.header = Some(*header);
         flight.wal.begun = true;
         (flight.wal.page_1_end, flight.wal.page_1_committed) = (0, 0);
+        flight.wal.unsummed = None;
         flight.wal.frame.restarted();
     } else if let Some(frame) = frame_header(flight, bytes, at) {
+        if let Some(code) = transaction_writes(files) {
+            return code;
+        }
         if flight.wal.header.is_some() {
             // Without the new header the frames of the generation before count, as far as they are not written over; SQLite
             // syncs it itself above OFF.
@@ -159,12 +171,6 @@ pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile
             }
         }
         let field = |at: usize| u32::from_be_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
-        if field(4) != 0 && files.main.level.load(Ordering::Relaxed) >= ffi::SQLITE_LOCK_EXCLUSIVE {
-            // In EXCLUSIVE locking mode a transaction takes no lock, at which the names would be looked at.
-            if let Some(code) = generation::before_writing(files) {
-                return code;
-            }
-        }
         // Zeros where SQLite will write the header again before it commits.
         let salts = Some([field(8), field(12)]).filter(|salts| *salts != [0; 2]);
         if salts.is_some() && flight.wal.salts != salts {
@@ -172,12 +178,14 @@ pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile
             flight.wal.frame.restarted();
             flight.wal.salts = salts;
         }
+        flight.wal.unsummed = Unsummed::after(flight.wal.unsummed, at, frame);
         if field(0) == 1 {
             flight.wal.page_1_end = at;
         }
         flight.wal.commit_end = (field(4) != 0).then_some(at);
         if field(4) != 0 {
             look_before_commit(files, flight);
+            files.main.generation.over(Work::Transaction);
         }
         if flight.wal.frame.hold(at, frame) {
             return ffi::SQLITE_OK;
@@ -196,6 +204,12 @@ pub(crate) fn write_log(files: &Files<'_>, flight: &mut InFlight, log: &BaseFile
     }
     flight.wal.frame.wrote(at, bytes.len());
     log.write_from(bytes, at)
+}
+
+/// A code if the log is of a dead generation. What is in it now no checkpoint has looked at.
+fn transaction_writes(files: &Files<'_>) -> Option<c_int> {
+    files.main.generation.over(Work::Checkpoint);
+    generation::before_the_first_write(files, Work::Transaction)
 }
 
 /// The bytes, if they are the header of a frame. Where a power cut may damage what is beside a write SQLite writes pages in two

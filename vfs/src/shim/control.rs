@@ -12,7 +12,7 @@ use super::file::{Kind, State, state};
 use super::{generation, inherited, protect};
 use crate::checksum::{self, pages::Pages};
 use crate::format::database::Header;
-use crate::generation::Which;
+use crate::generation::{Which, Work};
 use crate::lock::FileLocks;
 use crate::main_file::{self, MainFile};
 use crate::policy::{self, Answer, Rule};
@@ -131,8 +131,11 @@ pub(crate) unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, argum
                     let code = base.file_control(op, argument);
                     (code, argument.cast::<c_int>().read() != 0)
                 };
-                if code == ffi::SQLITE_OK && moved && main.native {
-                    generation::has_moved(main);
+                match (code, moved) {
+                    (ffi::SQLITE_OK, true) if main.native => generation::has_moved(main),
+                    // SQLite asks before it opens the journal of a transaction.
+                    (ffi::SQLITE_OK, false) => main.generation.looked(Work::Transaction),
+                    _ => {}
                 }
                 return code;
             }
@@ -269,6 +272,7 @@ fn report(state: &State, main: &MainFile) -> Report {
         busy_timeout: None,
         guard: main.shared.as_ref().map_or_else(|| "off".to_owned(), |shared| shared.keeper().describe()),
         locks: main.locks.clone(),
+        settings: String::new(),
         alarms: main.shared.as_ref().map_or_else(Vec::new, |shared| shared.alarms()),
         notes: main.notes(),
         base: main.base.clone(),

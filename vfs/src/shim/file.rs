@@ -21,6 +21,7 @@ use super::link;
 use super::methods;
 use super::protect;
 use super::register::Registration;
+use super::unsummed;
 use crate::checksum::pages::Pages;
 use crate::lock::{FileLocks, fork};
 use crate::main_file::{self, Journal, MainFile, Role};
@@ -211,28 +212,6 @@ macro_rules! base_of {
 }
 pub(super) use base_of;
 
-pub(crate) unsafe extern "C" fn read(f: *mut ffi::sqlite3_file, buffer: *mut c_void, n: c_int, at: i64) -> c_int {
-    let base = base_of!(f, ffi::SQLITE_IOERR_READ);
-    // SAFETY: an open file.
-    let state = unsafe { state(f) };
-    if let Some(code) = state.lost() {
-        return code;
-    }
-    let Kind::Main(main) = &state.kind else {
-        // SAFETY: SQLite's buffer has room for `n` bytes.
-        return unsafe { base.read(buffer, n, at) };
-    };
-    guarded(ffi::SQLITE_IOERR_READ, || {
-        // SAFETY: SQLite's buffer has room for `n` bytes, and SQLite calls.
-        let (below, buffer) = unsafe {
-            let buffer = std::slice::from_raw_parts_mut(buffer.cast::<u8>(), usize::try_from(n).unwrap_or(0));
-            (Below::new(base, main), buffer)
-        };
-        let code = below.read_into(buffer, at);
-        state.pages.as_ref().map_or(code, |pages| pages.read(&below, main, code, buffer, at))
-    })
-}
-
 /// No result code of SQLite's: the call goes on to the base.
 pub(super) const PASS: c_int = -1;
 
@@ -251,6 +230,44 @@ macro_rules! protected {
             None => $base,
         }
     }};
+}
+
+pub(crate) unsafe extern "C" fn read(f: *mut ffi::sqlite3_file, buffer: *mut c_void, n: c_int, at: i64) -> c_int {
+    let base = base_of!(f, ffi::SQLITE_IOERR_READ);
+    // SAFETY: an open file.
+    let state = unsafe { state(f) };
+    if let Some(code) = state.lost() {
+        return code;
+    }
+    let length = usize::try_from(n).unwrap_or(0);
+    let Kind::Main(main) = &state.kind else {
+        if unsummed::may_be(length) {
+            return protected!(
+                f,
+                ffi::SQLITE_IOERR_READ,
+                |main, role| match role {
+                    Role::Wal => {
+                        let buffer = std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length);
+                        protect::read_log(main, base, buffer, u64::try_from(at).unwrap_or(0))
+                    }
+                    _ => None,
+                },
+                // SAFETY: SQLite's buffer has room for `n` bytes.
+                unsafe { base.read(buffer, n, at) }
+            );
+        }
+        // SAFETY: SQLite's buffer has room for `n` bytes.
+        return unsafe { base.read(buffer, n, at) };
+    };
+    guarded(ffi::SQLITE_IOERR_READ, || {
+        // SAFETY: SQLite's buffer has room for `n` bytes, and SQLite calls.
+        let (below, buffer) = unsafe {
+            let buffer = std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length);
+            (Below::new(base, main), buffer)
+        };
+        let code = below.read_into(buffer, at);
+        state.pages.as_ref().map_or(code, |pages| pages.read(&below, main, code, buffer, at))
+    })
 }
 
 pub(crate) unsafe extern "C" fn write(f: *mut ffi::sqlite3_file, buffer: *const c_void, n: c_int, at: i64) -> c_int {

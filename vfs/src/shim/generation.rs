@@ -4,6 +4,9 @@
 //! database is now. The commits in the -wal are saved beside the name of the database, since nobody else may be able to
 //! reach them. In rollback mode SQLite itself asks with SQLITE_FCNTL_HAS_MOVED before it opens a journal; there the story is
 //! all that is added.
+//!
+//! In EXCLUSIVE locking mode SQLite neither takes a lock for a transaction or a checkpoint nor opens its journal anew. There the
+//! first write of each asks.
 
 use std::ffi::{OsStr, c_int};
 use std::fs::{File, Permissions};
@@ -20,12 +23,28 @@ use super::heal::Reader;
 use super::link::Files;
 use crate::format::wal;
 use crate::generation::manifest::Manifest;
-use crate::generation::{Moved, Which, describe};
+use crate::generation::{Moved, Which, Work, describe};
 use crate::main_file::MainFile;
 
-/// A code if nothing may be written, because the generation is dead.
+/// Before a lock is taken in WAL mode. A code if nothing may be written, because the generation is dead.
 pub(crate) fn before_writing(files: &Files<'_>) -> Option<c_int> {
-    if !files.main.native || files.wal.is_none() {
+    files.wal.and_then(|_| dead(files))
+}
+
+/// Before a write: the same, unless it was asked already for what is being written.
+pub(crate) fn before_the_first_write(files: &Files<'_>, work: Work) -> Option<c_int> {
+    if files.main.generation.has_looked(work) {
+        return None;
+    }
+    let dead = dead(files);
+    if dead.is_none() {
+        files.main.generation.looked(work);
+    }
+    dead
+}
+
+fn dead(files: &Files<'_>) -> Option<c_int> {
+    if !files.main.native {
         return None;
     }
     let moved = files.main.generation.check(&files.main.path);

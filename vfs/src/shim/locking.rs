@@ -1,9 +1,11 @@
 //! xLock, xUnlock and xCheckReservedLock of a main database: by locks of our own, or by the base.
 
 use std::ffi::c_int;
+use std::io::Error;
 use std::sync::atomic::Ordering;
 
 use libsqlite3_sys as ffi;
+use rustix::io::Errno;
 
 use super::base::BaseFile;
 use super::edge::guarded;
@@ -12,7 +14,7 @@ use super::lost::tell_lost;
 use super::protect;
 use crate::fs::Class;
 use crate::lock::FileLocks;
-use crate::main_file::{self, MainFile};
+use crate::main_file::{self, Access, MainFile};
 
 pub(crate) unsafe extern "C" fn lock(f: *mut ffi::sqlite3_file, level: c_int) -> c_int {
     let base = base_of!(f, ffi::SQLITE_IOERR_LOCK);
@@ -60,7 +62,12 @@ pub(crate) unsafe extern "C" fn lock(f: *mut ffi::sqlite3_file, level: c_int) ->
 fn tell(main: &MainFile, locks: &FileLocks, code: c_int) {
     guarded(code, || {
         if code != ffi::SQLITE_BUSY {
-            if let Some(error) = locks.failure() {
+            let failure = locks.failure();
+            // The last to close a log asks for the exclusive lock, which a handle for reading does not get: so it leaves the log.
+            let cannot = |error: &Error| {
+                main.access == Access::ReadOnly && error.raw_os_error() == Some(Errno::BADF.raw_os_error())
+            };
+            if let Some(error) = failure.filter(|error| !cannot(error)) {
                 main.warn("lock", format!("a lock could not be taken: {error}"));
             }
         } else if main.verdict.class == Class::Fuse && locks.held_by_nobody_here() {

@@ -10,7 +10,7 @@ use super::edge::guarded;
 use super::file::{PASS, State, base_of, flushed, state};
 use super::{inherited, protect};
 use crate::checksum::pages::Pages;
-use crate::generation::Which;
+use crate::generation::{Which, Work};
 use crate::shm::Index;
 
 pub(crate) unsafe extern "C" fn shm_map(
@@ -112,6 +112,7 @@ pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_in
         if dead != PASS {
             return dead;
         }
+        main.generation.looked(if takes(CHECKPOINT) { Work::Checkpoint } else { Work::Transaction });
     }
     if !takes(CHECKPOINT) {
         let code = change();

@@ -37,5 +37,6 @@ pub(crate) mod sidecar;
 pub(crate) mod sqlite;
 #[cfg(target_os = "linux")]
 pub(crate) mod statmount;
+pub(crate) mod unsummed;
 pub(crate) mod vfs;
 pub(crate) mod witness;

@@ -11,7 +11,8 @@ use libsqlite3_sys as ffi;
 
 use super::base::BaseFile;
 use super::link::Files;
-use super::{checkpoint, generation, heal, judging, rollback};
+use super::{checkpoint, generation, heal, judging, rollback, unsummed};
+use crate::generation::Work;
 use crate::guard::log::Which;
 use crate::in_flight::InFlight;
 use crate::main_file::{self, MainFile, Role};
@@ -68,6 +69,12 @@ pub(crate) unsafe fn write_journal(main: &MainFile, journal: &BaseFile, bytes: &
     }
     flight.transaction.sealed = files.sealed;
     let sign = flight.transaction.journal_wrote(at, bytes);
+    if sign != Sign::Zeroed && at == 0 {
+        let dead = generation::before_the_first_write(&files, Work::Transaction);
+        if dead.is_some() {
+            return dead;
+        }
+    }
     if sign == Sign::Zeroed {
         match rollback::before_the_end(&files, flight) {
             ffi::SQLITE_OK => {}
@@ -94,6 +101,13 @@ pub(crate) unsafe fn write_log(main: &MainFile, log: &BaseFile, bytes: &[u8], at
         return refused;
     }
     Some(checkpoint::write_log(&files, &mut main.in_flight(), log, bytes, at))
+}
+
+/// xRead of the log. `None`: the base may be read.
+pub(crate) unsafe fn read_log(main: &MainFile, log: &BaseFile, buffer: &mut [u8], at: u64) -> Option<c_int> {
+    // SAFETY: see above.
+    let (files, _) = unsafe { files(main) }?;
+    unsummed::read(&files, &mut main.in_flight(), log, at, buffer)
 }
 
 /// xSync of one of the files.

@@ -90,37 +90,55 @@ fn synced(file: &BaseFile) -> Result<(), c_int> {
 /// A host that loses power often must not fill its disk with copies.
 const MOST_KEPT: usize = 16;
 
-fn kept_before(files: &Files<'_>, suffix: &str) -> usize {
+/// What became of a log or a journal that was to be kept.
+enum Kept {
+    /// There is none.
+    Nothing,
+    /// What stands behind the name of the database.
+    As(String),
+    TooMany,
+}
+
+/// Whether as many copies as may be are there, and none of this name.
+fn is_full(files: &Files<'_>, suffix: &str, name: &str) -> bool {
     let path = &files.main.path;
-    let (Some(directory), Some(name), true) = (path.parent(), path.file_name(), files.main.native) else { return 0 };
-    let start = [name.as_bytes(), suffix.as_bytes(), b"_kept_"].concat();
-    let names = std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
-    names.filter(|entry| entry.file_name().as_bytes().starts_with(&start)).count()
+    let (Some(directory), Some(main), true) = (path.parent(), path.file_name(), files.main.native) else {
+        return false;
+    };
+    let start = [main.as_bytes(), suffix.as_bytes(), b"_kept_"].concat();
+    let names =
+        std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.file_name());
+    let copies: Vec<_> = names.filter(|found| found.as_bytes().starts_with(&start)).collect();
+    let this = [main.as_bytes(), name.as_bytes()].concat();
+    copies.len() >= MOST_KEPT && copies.iter().all(|found| found.as_bytes() != this)
 }
 
 /// Copies the log or the journal to a name made of its content, so that the same damage is kept once; a sentence about it.
 pub(crate) fn keep(files: &Files<'_>, suffix: &str) -> String {
-    if kept_before(files, suffix) >= MOST_KEPT {
-        return format!("It is not kept aside: {MOST_KEPT} others are, look through them and remove them.");
-    }
     match try_keep(files, suffix) {
-        Ok(Some(kept)) => format!("It is kept as {}{kept}.", files.main.path.display()),
-        Ok(None) => String::new(),
+        Ok(Kept::As(kept)) => format!("It is kept as {}{kept}.", files.main.path.display()),
+        Ok(Kept::Nothing) => String::new(),
+        Ok(Kept::TooMany) => {
+            format!("It is not kept aside: {MOST_KEPT} others are, look through them and remove them.")
+        }
         Err(code) => format!("It could not be kept aside (code {code})."),
     }
 }
 
-fn try_keep(files: &Files<'_>, suffix: &str) -> Result<Option<String>, c_int> {
+fn try_keep(files: &Files<'_>, suffix: &str) -> Result<Kept, c_int> {
     let path = &files.main.path;
     let flags = if suffix == "-wal" { ffi::SQLITE_OPEN_WAL } else { ffi::SQLITE_OPEN_MAIN_JOURNAL };
     // SAFETY: the base of an open file is registered.
     let Some(found) = (unsafe { Beside::open(files.vfs, path, suffix, flags | ffi::SQLITE_OPEN_READONLY) })? else {
-        return Ok(None);
+        return Ok(Kept::Nothing);
     };
     let start = found.start();
     let sum = found.file().checksum()?;
     // SQLite's unix VFS takes what stands before the last hyphen for the database, whose owner and mode the new file gets.
     let name = format!("{suffix}_kept_{sum:08x}");
+    if is_full(files, suffix, &name) {
+        return Ok(Kept::TooMany);
+    }
     // SAFETY: as above.
     let kept = unsafe { Beside::create(files.vfs, path, &name, ffi::SQLITE_OPEN_WAL | ffi::SQLITE_OPEN_READWRITE) }?;
     if kept.file().checksum() != Ok(sum) {
@@ -131,5 +149,5 @@ fn try_keep(files: &Files<'_>, suffix: &str) -> Result<Option<String>, c_int> {
         // It was begun anew meanwhile, so it was not damaged, or not any more.
         return Err(ffi::SQLITE_BUSY);
     }
-    Ok(Some(name))
+    Ok(Kept::As(name))
 }

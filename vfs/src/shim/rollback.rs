@@ -14,6 +14,7 @@ use super::control::MAGIC as DATABASE;
 use super::link::Files;
 use super::{halts, heal, witness};
 use crate::format::journal::{HEADER_SIZE, Header, MAGIC, Records};
+use crate::generation::Work;
 use crate::guard::log::{Done, Entry, Outcome, Pages, Which, Written};
 use crate::guard::sums;
 use crate::in_flight::InFlight;
@@ -306,6 +307,7 @@ pub(crate) fn ended(files: &Files<'_>, flight: &mut InFlight) {
     }
     flight.transaction = Default::default();
     files.main.transaction_ended();
+    files.main.generation.over(Work::Transaction);
 }
 
 /// A journal that was emptied or whose header was zeroed: that has to be on disk before the commit returns, and before the

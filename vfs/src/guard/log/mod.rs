@@ -77,9 +77,12 @@ impl Time {
     /// Whether it is longer ago than filesystems take to tell one moment from the next.
     pub(crate) fn lies_back(self) -> bool {
         const TICK: i128 = 20_000_000;
+        // ext2, ext3 and small ext4 filesystems with inodes of 128 bytes count seconds, FAT pairs of them.
+        const SECONDS: i128 = 2_000_000_000;
+        let tick = if self.nanoseconds == 0 { SECONDS } else { TICK };
         let then = i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanoseconds);
         let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |now| i128::try_from(now.as_nanos()).unwrap_or(0));
-        then + TICK < now
+        then + tick < now
     }
 }
 

@@ -1,6 +1,8 @@
 //! Connections, stock or hardened, in this process or in another: the same test drives them in every combination.
 //!
 //! Invariant: what an actor is told is done when [`Actor::sql`] answers, so a test is one order of events.
+//! A test program that has actors says `mod actors;` at its root, where the other process looks for [`other_process`].
+#![allow(dead_code, reason = "no test program needs all of it")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -31,7 +33,7 @@ pub(crate) fn pairs() -> impl Iterator<Item = (Kind, Kind)> {
 }
 
 pub(crate) enum Actor {
-    Here(Option<Connection>),
+    Here(Connection),
     There(Other),
 }
 
@@ -52,6 +54,12 @@ fn open(uri: &str) -> Result<Connection, Failure> {
     Connection::open(uri, None)
 }
 
+/// Not a test of its own: the other process.
+#[test]
+fn other_process() {
+    serve();
+}
+
 impl Actor {
     pub(crate) fn open(path: &Path, kind: Kind) -> Actor {
         Actor::with(path, kind, "", false)
@@ -60,29 +68,17 @@ impl Actor {
     /// With more parameters in the URI; as nobody in particular, if asked for, where we are root.
     pub(crate) fn with(path: &Path, kind: Kind, parameters: &str, nobody: bool) -> Actor {
         let uri = uri(path, kind.hardened, parameters);
-        let mut actor = match kind.elsewhere {
-            false => return Actor::Here(Some(open(&uri).unwrap_or_else(|error| panic!("{uri}: {error:?}")))),
-            true => Actor::There(Other::start(nobody)),
-        };
-        actor.order(&format!("open {uri}")).unwrap_or_else(|code| panic!("{uri}: {code}"));
-        actor
-    }
-
-    fn order(&mut self, order: &str) -> Result<Vec<String>, i32> {
-        match self {
-            Actor::There(other) => {
-                writeln!(other.orders.as_mut().unwrap(), "{order}").unwrap();
-                other.answer().unwrap_or_else(|| panic!("{order}: the other process is gone"))
-            }
-            Actor::Here(_) => unreachable!(),
+        match kind.elsewhere {
+            false => Actor::Here(open(&uri).unwrap_or_else(|error| panic!("{uri}: {error:?}"))),
+            true => Actor::There(Other::with(&uri, nobody)),
         }
     }
 
     /// Runs SQL; the first column of every row, or the extended result code.
     pub(crate) fn sql(&mut self, sql: &str) -> Result<Vec<String>, i32> {
         match self {
-            Actor::Here(connection) => connection.as_ref().unwrap().rows(sql).map_err(|error| error.code),
-            Actor::There(_) => self.order(&format!("sql {sql}")),
+            Actor::Here(connection) => connection.rows(sql).map_err(|error| error.code),
+            Actor::There(other) => other.sql(sql),
         }
     }
 
@@ -95,41 +91,77 @@ impl Actor {
     /// SQL that ends the other process: the signal.
     pub(crate) fn dies_of(mut self, sql: &str) -> Option<i32> {
         let Actor::There(other) = &mut self else { panic!("only another process may die") };
-        writeln!(other.orders.as_mut().unwrap(), "sql {sql}").unwrap();
-        match other.answer() {
+        match other.asked(&format!("sql {sql}")) {
             None => other.child.wait().unwrap().signal(),
             Some(_) => None,
         }
     }
 
     /// SIGKILL.
-    pub(crate) fn kill(mut self) {
-        let Actor::There(other) = &mut self else { panic!("only another process can be killed") };
-        other.child.kill().unwrap();
-        other.child.wait().unwrap();
+    pub(crate) fn kill(self) {
+        let Actor::There(other) = self else { panic!("only another process can be killed") };
+        other.kill();
     }
 
-    pub(crate) fn close(mut self) {
-        match &mut self {
-            Actor::Here(connection) => drop(connection.take()),
-            Actor::There(_) => drop(self.order("close").unwrap()),
+    pub(crate) fn close(self) {
+        match self {
+            Actor::Here(connection) => drop(connection),
+            Actor::There(other) => other.close(),
         }
     }
 }
 
 impl Other {
-    fn start(nobody: bool) -> Other {
+    /// Opens the database of a URI there.
+    pub(crate) fn open(uri: &str) -> Other {
+        Other::with(uri, false)
+    }
+
+    fn with(uri: &str, nobody: bool) -> Other {
         // Through a descriptor: another user may not be allowed into the directories that lead to it.
         let program = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
         let at = std::os::fd::AsRawFd::as_raw_fd(&program);
         let mut command = Command::new(format!("/proc/self/fd/{at}"));
-        command.args(["--exact", "other_process", "--nocapture"]).env(SERVE, "1").current_dir("/");
+        command.args(["--exact", "actors::other_process", "--nocapture"]).env(SERVE, "1").current_dir("/");
         if nobody && rustix_is_root() {
             command.uid(65534).gid(65534);
         }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let (orders, answers) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
-        Other { child, orders, answers }
+        let mut other = Other { child, orders, answers };
+        other.order(&format!("open {uri}")).unwrap_or_else(|code| panic!("{uri}: {code}"));
+        other
+    }
+
+    /// What an order is answered; `None` if the process has ended.
+    fn asked(&mut self, order: &str) -> Option<Result<Vec<String>, i32>> {
+        writeln!(self.orders.as_mut().unwrap(), "{order}").unwrap();
+        self.answer()
+    }
+
+    fn order(&mut self, order: &str) -> Result<Vec<String>, i32> {
+        self.asked(order).unwrap_or_else(|| panic!("{order}: the other process is gone"))
+    }
+
+    /// Runs SQL there; the first column of every row, or the extended result code.
+    pub(crate) fn sql(&mut self, sql: &str) -> Result<Vec<String>, i32> {
+        self.order(&format!("sql {sql}"))
+    }
+
+    /// The result code of statements there, 0 for success.
+    pub(crate) fn run(&mut self, sql: &str) -> i32 {
+        self.sql(sql).err().unwrap_or(0)
+    }
+
+    /// Closes the connection and ends the process.
+    pub(crate) fn close(mut self) {
+        self.order("close").unwrap();
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// `None` if the process has ended.
@@ -164,7 +196,7 @@ fn rustix_is_root() -> bool {
 }
 
 /// The other process: orders on stdin, an answer to each on stdout.
-pub(crate) fn serve() {
+fn serve() {
     if std::env::var_os(SERVE).is_none() {
         return;
     }
