@@ -114,6 +114,28 @@ fn a_backup_of_a_database_in_use_can_be_restored_when_it_is_not() {
 }
 
 #[test]
+fn a_damaged_database_is_recovered_and_kept() {
+    let (home, path, stock) = made("delete");
+    drop(stock);
+    let (code, out, err) = run(&["recover"], &[&path]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("nothing was changed"), "{out}");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.len() / 2 / 4096 * 4096;
+    bytes[at..at + 4096].fill(0x55);
+    fs::write(&path, &bytes).unwrap();
+    let (code, out, err) = run(&["recover", "--json"], &[&path]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document["outcome"], "salvaged", "{out}");
+    assert_eq!(fs::read(document["kept"].as_str().unwrap()).unwrap(), bytes);
+    assert_eq!(run(&["check"], &[&path]).0, 0);
+    assert!(rows(&path) > 4800, "{}", rows(&path));
+    let (code, _, err) = run(&["recover"], &[&home.path().join("missing.db")]);
+    assert!(code == 1 && err.contains("missing.db"), "{err}");
+}
+
+#[test]
 fn a_checkpoint_goes_as_far_as_others_let_it() {
     let (home, path, stock) = made("wal");
     stock.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();

@@ -14,6 +14,7 @@ mod json;
 mod print;
 mod progress;
 mod record;
+mod recover;
 mod sql;
 mod table;
 
@@ -50,6 +51,8 @@ enum Command {
     Backup(backup::Args),
     #[command(after_help = backup::EXIT_CODES)]
     Restore(backup::RestoreArgs),
+    #[command(after_help = recover::EXIT_CODES)]
+    Recover(recover::Args),
     #[command(after_help = journal::EXIT_CODES)]
     Checkpoint(journal::CheckpointArgs),
     #[command(after_help = journal::EXIT_CODES)]
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args, &mut out),
         Command::Backup(args) => backup::run(&args, &mut out),
         Command::Restore(args) => backup::restore(&args, &mut out),
+        Command::Recover(args) => recover::run(&args, &mut out),
         Command::Checkpoint(args) => journal::checkpoint(&args, &mut out),
         Command::Convert(args) => journal::convert(&args, &mut out),
         Command::Checksum(args) => checksum::run(&args, &mut out),
