@@ -141,7 +141,9 @@ fn mounted_alone() -> (TempDir, PathBuf, PathBuf, Mounted) {
 #[test]
 fn stock_loses_what_is_committed_by_a_file_that_is_mounted_alone_and_by_its_own_name() {
     let insert = |connection: &Connection, rows: i64| {
-        (0..rows).for_each(|x| drop(connection.execute("INSERT INTO t VALUES (?1)", [x]).unwrap()));
+        for x in 0..rows {
+            connection.execute("INSERT INTO t VALUES (?1)", [x]).unwrap();
+        }
     };
     if let Some(path) = std::env::var_os(OTHER) {
         return insert(&stock(Path::new(&path)), 300);
