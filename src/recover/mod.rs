@@ -15,7 +15,7 @@ mod work;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hardened_vfs::{GuardChoice, PolicyChoice};
 use rusqlite::config::DbConfig;
@@ -235,11 +235,18 @@ fn alone(path: &Path) -> Result<Beside, Error> {
     Ok(main)
 }
 
+/// How long a process may have it open that another thread has forked and that has not come to exec(2).
+const PATIENCE: Duration = Duration::from_millis(300);
+
 fn is_unused(path: &Path, main: &Beside) -> Result<(), Error> {
-    match users::one_besides(path, main.fd().ok()) {
-        Some(process) if process == std::process::id() => Err(in_use(path, "this process has it open")),
-        Some(process) => Err(in_use(path, &format!("process {process} has it open"))),
-        None => Ok(()),
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match users::one_besides(path, main.fd().ok()) {
+            None => return Ok(()),
+            Some(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Some(process) if process == std::process::id() => return Err(in_use(path, "this process has it open")),
+            Some(process) => return Err(in_use(path, &format!("process {process} has it open"))),
+        }
     }
 }
 

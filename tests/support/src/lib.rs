@@ -25,4 +25,5 @@ mod rule;
 pub mod second;
 pub mod shell;
 pub mod sqlite;
+pub mod strace;
 pub mod system_call;
