@@ -61,6 +61,7 @@ fn a_sound_database_is_checked_while_somebody_writes_to_it() {
 #[test]
 fn damage_is_listed_and_an_index_alone_can_be_repaired() {
     let (_home, path, stock) = made("delete");
+    stock.execute_batch("DELETE FROM t WHERE x > 20; VACUUM").unwrap();
     // The index is made of the column x, and is said to be of another one.
     let other = "UPDATE sqlite_schema SET sql = 'CREATE INDEX i ON t(y)' WHERE name = 'i'";
     stock.execute_batch(&format!("PRAGMA writable_schema = ON; {other}")).unwrap();
@@ -72,6 +73,8 @@ fn damage_is_listed_and_an_index_alone_can_be_repaired() {
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert_eq!(run(&["check"], &[&path]).0, 0);
 
+    let (_home, path, stock) = made("delete");
+    drop(stock);
     let mut bytes = fs::read(&path).unwrap();
     let at = bytes.len() / 2 / 4096 * 4096;
     bytes[at..at + 4096].fill(0x55);
@@ -108,6 +111,28 @@ fn a_backup_of_a_database_in_use_can_be_restored_when_it_is_not() {
     assert_eq!(rows(&path), 5000);
     let (code, _, err) = run(&["backup"], &[&path, &home.path().join("missing/saved.db")]);
     assert!(code == 1 && err.contains("missing"), "{err}");
+}
+
+#[test]
+fn a_damaged_database_is_recovered_and_kept() {
+    let (home, path, stock) = made("delete");
+    drop(stock);
+    let (code, out, err) = run(&["recover"], &[&path]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("nothing was changed"), "{out}");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.len() / 2 / 4096 * 4096;
+    bytes[at..at + 4096].fill(0x55);
+    fs::write(&path, &bytes).unwrap();
+    let (code, out, err) = run(&["recover", "--json"], &[&path]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document["outcome"], "salvaged", "{out}");
+    assert_eq!(fs::read(document["kept"].as_str().unwrap()).unwrap(), bytes);
+    assert_eq!(run(&["check"], &[&path]).0, 0);
+    assert!(rows(&path) > 4800, "{}", rows(&path));
+    let (code, _, err) = run(&["recover"], &[&home.path().join("missing.db")]);
+    assert!(code == 1 && err.contains("missing.db"), "{err}");
 }
 
 #[test]

@@ -5,6 +5,8 @@
 mod board;
 #[path = "origins/fallback.rs"]
 mod fallback;
+#[path = "origins/server.rs"]
+mod server;
 #[path = "origins/sessions.rs"]
 mod sessions;
 #[path = "origins/stores.rs"]

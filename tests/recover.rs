@@ -1,9 +1,6 @@
 //! A damaged database becomes a sound one, is kept as it was, and is never worse than before.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-#[cfg(feature = "cli")]
-#[path = "recover/command.rs"]
-mod command;
 #[path = "recover/interrupted.rs"]
 mod interrupted;
 #[path = "recover/kept.rs"]

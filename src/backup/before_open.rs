@@ -19,7 +19,7 @@ pub enum BeforeOpen {
         /// What the check of the database has found.
         health: Health,
         /// What the backup has done.
-        report: BackupReport,
+        report: Box<BackupReport>,
     },
     /// The database is damaged. No backup was made, and none was moved: the last good one is where it was.
     Damaged(Health),
@@ -44,7 +44,7 @@ impl Backup {
         if !health.is_sound() {
             return Ok(BeforeOpen::Damaged(health));
         }
-        let report = self.make(connection, &mut pace)?;
+        let report = Box::new(self.make(connection, &mut pace)?);
         Ok(BeforeOpen::BackedUp { health, report })
     }
 }

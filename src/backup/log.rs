@@ -6,6 +6,8 @@
 //! moment the database, with all frames laid over it up to a commit that the index of the log tells of, is the state at that
 //! commit: exactly, whatever was being written to the database meanwhile.
 //!
+//! Some versions of SQLite leave frames without a checksum in the log, which only the index leads to. Those are not read here.
+//!
 //! Invariant: either all frames up to that commit are taken, or none, or it is an error. A part of them would take pages back
 //! to older versions.
 
@@ -15,7 +17,7 @@ use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use hardened_vfs::format::wal::{FRAME_HEADER_SIZE, HEADER_SIZE, Header, scan_frames};
+use hardened_vfs::format::wal::{End, FRAME_HEADER_SIZE, HEADER_SIZE, Header, scan_frames};
 use hardened_vfs::format::wal_index;
 use rusqlite::ffi;
 
@@ -87,6 +89,14 @@ impl Log {
                 Found::Nothing => return Ok(None),
                 Found::All(log) if log.stands().map_err(|error| failed(&error))? => return Ok(Some(log)),
                 Found::All(_) => {}
+                Found::TooLittle { end: End::OlderGeneration { salts: [0, 0] }, .. } => {
+                    let cause = "the log has frames that SQLite has left without a checksum".to_owned();
+                    let hint = Some("a checkpoint mends that; until then only SQLite itself can read it".to_owned());
+                    last = Error::Sqlite(Detail { hint, ..Detail::of(&path, ffi::SQLITE_ERROR, cause) });
+                    if look >= 3 {
+                        break;
+                    }
+                }
                 Found::TooLittle { committed, end } => {
                     let all = frames.unwrap_or(0);
                     let cause = format!("{all} frames of the log are committed, and frame {} is {end}", committed + 1);
@@ -115,7 +125,7 @@ impl Log {
         })?;
         match (frames, scanned.page_count) {
             (Some(frames), _) if scanned.committed_frames < frames => {
-                Ok(Found::TooLittle { committed: scanned.valid_frames, end: scanned.end.to_string() })
+                Ok(Found::TooLittle { committed: scanned.valid_frames, end: scanned.end })
             }
             (_, None) => Ok(Found::Nothing),
             (_, Some(page_count)) => {
@@ -158,7 +168,7 @@ impl Log {
 enum Found {
     Nothing,
     All(Log),
-    TooLittle { committed: u64, end: String },
+    TooLittle { committed: u64, end: End },
 }
 
 fn damaged(path: &Path, cause: &str) -> Error {

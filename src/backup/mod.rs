@@ -34,6 +34,11 @@ pub use before_open::{BeforeOpen, before_open};
 pub use restore::{RestoreReport, restore, restore_with};
 pub(crate) use snapshot::{is_alone, is_the_open_one};
 
+/// The examples of the guide compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/backup.md")]
+struct Guide;
+
 /// How pages were copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

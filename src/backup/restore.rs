@@ -76,12 +76,7 @@ fn make(backup: &Path, named: &Path, pace: &mut Pace<'_, '_>) -> Result<RestoreR
     }
     let destination = Destination::of_database(named, backup)?;
     let path = destination.path.clone();
-    // Also what has no locks: a connection in rollback mode that is idle.
-    if let Some(process) = users::one_of(&path) {
-        let cause = format!("process {process} has it open");
-        return Err(busy(&path, cause));
-    }
-    let old = Old::take(&path)?;
+    is_unused_by_all(&path)?;
     let staged = Staged::begin(&destination)?;
     let file = Beside::open(backup).map_err(|error| Error::of_file(backup, "the backup cannot be opened", &error))?;
     let mut copier = Copier::new(backup, &file, &staged, None)?;
@@ -93,13 +88,25 @@ fn make(backup: &Path, named: &Path, pace: &mut Pace<'_, '_>) -> Result<RestoreR
     staged.sync()?;
     let mut health = verify::copy(staged.path(), Check::Quick, pace)?;
     health.path.clone_from(&path);
+    // It took a while.
+    is_unused_by_all(&path)?;
+    let old = Old::take(&path)?;
     let turn = Turn::take(&destination)?;
     let (kept, alone) = old.set_aside(&path)?;
+    turn.sync(&path)?;
     staged.publish(&path)?;
     // Until here nobody could open the old one.
     drop(alone);
     turn.sync(&path)?;
     Ok(RestoreReport { path, kept, method, health })
+}
+
+/// Whether nobody has the database open, also a connection in rollback mode that is idle, which has no locks.
+fn is_unused_by_all(path: &Path) -> Result<(), Error> {
+    match users::one_of(path) {
+        Some(process) => Err(busy(path, format!("process {process} has it open"))),
+        None => Ok(()),
+    }
 }
 
 fn busy(path: &Path, cause: String) -> Error {
@@ -129,14 +136,14 @@ impl Old {
         let is_beside = |ending: &&str| std::fs::symlink_metadata(with_ending(path, ending)).is_ok();
         if !exists {
             // A log that waits there must not be played into what comes.
-            return Ok(if BELONGING.iter().any(|ending| is_beside(&ending)) { Old::AsItIs } else { Old::Nothing });
+            return Ok(if BELONGING.iter().any(&is_beside) { Old::AsItIs } else { Old::Nothing });
         }
         if let Ok(file) = Beside::open(path) {
             if file.is_locked().unwrap_or(false) {
                 return Err(busy(path, "somebody has a lock on it".to_owned()));
             }
         }
-        if ["-wal", "-journal"].iter().any(|ending| is_beside(&ending)) || is_database(path).ok() != Some(true) {
+        if ["-wal", "-journal"].iter().any(is_beside) || is_database(path).ok() != Some(true) {
             return Ok(Old::AsItIs);
         }
         verify::register()?;

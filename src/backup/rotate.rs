@@ -22,6 +22,8 @@ pub(super) fn publish(staged: Staged, destination: &Destination) -> Result<(), E
         if !is_same(&destination.path, &first) {
             keep_as(destination, &first)?;
         }
+        // A power cut may not leave the last name without the others.
+        turn.sync(&destination.path)?;
     }
     staged.publish(&destination.path)?;
     turn.sync(&destination.path)?;

@@ -76,7 +76,11 @@ pub(super) fn take(
         cfg!(target_os = "linux") && report.identity.is_some() && report.verdict.class == "local" && !is_nolock(report)
     });
     match report {
-        Some(report) => Source { connection, path, report }.take(staged, pace),
+        Some(report) => match (Source { connection, path, report }).take(staged, pace) {
+            // Such as a log that only SQLite can read. If that is not it, SQLite says so.
+            Err(Error::Sqlite(_)) => through_sqlite::copy(connection, path, staged, pace),
+            taken => taken,
+        },
         None => through_sqlite::copy(connection, path, staged, pace),
     }
 }

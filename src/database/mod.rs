@@ -35,7 +35,7 @@ use turns::{Refused, Turns};
 /// assert_eq!(n, 1);
 /// println!("{}", db.report());
 /// db.close()?;
-/// # Ok::<(), hardened_sqlite::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors

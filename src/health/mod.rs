@@ -151,7 +151,7 @@ fn look(connection: &Connection, path: &Path, check: Check, pace: &mut Pace<'_, 
         (size, Ok(pages)) => (size, pages),
         (_, Err(error)) => return damage(connection, path, pace, error),
     };
-    if !path.as_os_str().is_empty() && ahead::read(path, size, pace).is_break() {
+    if is_cached(connection, path) && ahead::read(path, size, pace).is_break() {
         return Err(pace::cancelled(path));
     }
     let sql = format!("PRAGMA main.{pragma}({MOST})");
@@ -233,6 +233,11 @@ fn trees(connection: &Connection) -> rusqlite::Result<Trees> {
     }
     trees.0.retain(|(root, ..)| *root != 0);
     Ok(trees)
+}
+
+/// Whether what is read of its file stays in memory, as far as is known: on a network it may be read twice for nothing.
+fn is_cached(connection: &Connection, path: &Path) -> bool {
+    !path.as_os_str().is_empty() && crate::report(connection).map_or(true, |report| report.verdict.class == "local")
 }
 
 /// Whether wrong checksums are errors on this connection.

@@ -104,12 +104,9 @@ impl Work {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 opened => opened.map_err(failed)?,
             };
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(busy(path, "another recovery of it is under way", "wait for it"));
-                }
-                // Some filesystems lock no directories.
-                _ => {}
+            // Some filesystems lock no directories.
+            if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
+                return Err(busy(path, "another recovery of it is under way", "wait for it"));
             }
             // Whoever had the lock may have removed it meanwhile.
             let same = |there: std::fs::Metadata, mine: std::fs::Metadata| {

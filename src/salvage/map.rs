@@ -376,3 +376,60 @@ impl Map {
         self.set_owner(page, NOBODY);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::image::InMemory;
+    use super::*;
+
+    /// An interior page of a table with these children, the last of them on the right.
+    fn interior(children: &[(u32, u8)], right: u32) -> Vec<u8> {
+        let mut page = vec![0; 512];
+        page[..8].copy_from_slice(&[5, 0, 0, 0, children.len() as u8, 0, 0, 0]);
+        page[8..12].copy_from_slice(&right.to_be_bytes());
+        for (number, (child, key)) in children.iter().enumerate() {
+            let at = 500 - 8 * number;
+            page[12 + 2 * number..14 + 2 * number].copy_from_slice(&(at as u16).to_be_bytes());
+            page[at..at + 4].copy_from_slice(&child.to_be_bytes());
+            page[at + 4] = *key;
+        }
+        page
+    }
+
+    fn leaf() -> Vec<u8> {
+        let mut page = vec![0; 512];
+        page[0] = 13;
+        page
+    }
+
+    #[test]
+    fn circles_and_pages_that_are_missing_are_gaps_and_each_page_is_found_once() {
+        // Page 2 is the root; of its children one is itself, one twice the same leaf, one does not exist.
+        let pages = [leaf(), interior(&[(3, 10), (2, 20), (3, 30), (99, 40)], 4), leaf(), leaf()];
+        let image = InMemory { bytes: pages.concat(), page_size: 512 };
+        let reader = Reader::new(&image, 0);
+        let mut map = Map::read(&reader, |_| true).unwrap().unwrap();
+        let root = Leaf { page: 2, span: Span::ALL };
+        let tree = map.walk(root, 1, true, &mut |_| Ok(false)).unwrap();
+        let found: Vec<_> = tree.pages.iter().map(|leaf| (leaf.page, leaf.span.low, leaf.span.high)).collect();
+        assert_eq!(found, [(3, i64::MIN, 10), (4, 40, i64::MAX)]);
+        let gaps: Vec<_> = tree.holes.iter().map(|span| (span.low, span.high)).collect();
+        assert_eq!(gaps, [(10, 20), (20, 30), (30, 40)]);
+    }
+
+    #[test]
+    fn a_page_goes_to_the_tree_in_which_it_fits_and_leaves_a_gap_in_the_other() {
+        // Both roots want page 4.
+        let pages = [leaf(), interior(&[(4, 10)], 5), interior(&[(4, 10)], 6), leaf(), leaf(), leaf()];
+        let image = InMemory { bytes: pages.concat(), page_size: 512 };
+        let reader = Reader::new(&image, 0);
+        let mut map = Map::read(&reader, |_| true).unwrap().unwrap();
+        let mut walk = |page, tree| map.walk(Leaf { page, span: Span::ALL }, tree, true, &mut |_| Ok(false)).unwrap();
+        let mut trees = [walk(2, 0), walk(3, 1)];
+        assert_eq!(trees[1].contested().collect::<Vec<_>>(), [4]);
+        map.settle(&mut trees, |page| page < 4, |_, _, _| true).unwrap();
+        assert_eq!((map.owner(4), trees[0].holes.len(), trees[1].holes.len()), (Some(1), 1, 0));
+        assert!(trees[1].pages.iter().any(|leaf| leaf.page == 4) && !trees[0].pages.iter().any(|leaf| leaf.page == 4));
+    }
+}

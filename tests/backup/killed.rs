@@ -44,7 +44,7 @@ fn a_backup_killed_at_any_call_leaves_the_last_good_ones_and_the_next_goes_on() 
     if !require::program("strace") {
         return;
     }
-    kill_everywhere("backup", 12, with_backups, |home, when| {
+    kill_everywhere("backup", 40, with_backups, |home, when| {
         let saved = home.join("saved");
         let newest = rows(&saved.join("a"));
         assert!(newest == 12 || newest == 13, "{when}: {newest}");
@@ -67,7 +67,7 @@ fn a_restore_killed_at_any_call_leaves_the_old_or_the_new_database() {
     if !require::program("strace") {
         return;
     }
-    kill_everywhere("restore", 8, with_backups, |home, when| {
+    kill_everywhere("restore", 25, with_backups, |home, when| {
         let options = Options::new().create(false);
         let connection = options.open_connection(home.join("app.db")).unwrap_or_else(|error| panic!("{when}: {error}"));
         let found = text(&connection, "SELECT count(*) FROM t");

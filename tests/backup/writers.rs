@@ -165,6 +165,27 @@ fn a_commit_in_rollback_mode_during_the_copy_begins_it_anew_and_is_in_it() {
 }
 
 #[test]
+fn a_log_with_frames_that_have_no_checksum_is_read_through_sqlite_and_a_damaged_one_is_an_error() {
+    use std::os::unix::fs::FileExt;
+    for (bytes, at) in [(&[0_u8; 16][..], 8), (&[7_u8][..], 24 + 100)] {
+        let place = Place::new(&Options::new());
+        add(&place.connection);
+        let log = std::fs::File::options().write(true).open(place.home.path().join("app.db-wal")).unwrap();
+        // The second frame; what leads to it is the index.
+        log.write_all_at(bytes, 32 + 24 + 4096 + at).unwrap();
+        let made = backup(&place.connection, place.saved("a"));
+        if bytes.len() == 16 {
+            assert_eq!((made.unwrap().method, rows(&place.saved("a"))), (Method::Sqlite, 301));
+            let error = hardened_sqlite::check(&place.connection, hardened_sqlite::Check::Pages).unwrap_err();
+            assert!(error.cause().contains("without a checksum"), "{error}");
+        } else {
+            assert!(matches!(made, Err(Error::Corrupt(_))), "{made:?}");
+            assert!(names(&place.home.path().join("saved")).is_empty());
+        }
+    }
+}
+
+#[test]
 fn a_file_that_is_not_the_open_one_any_more_is_not_backed_up() {
     let place = Place::new(&Options::new());
     let other = Place::new(&Options::new());

@@ -12,8 +12,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
 
+use super::ALL;
 use super::fork::PerProcess;
-use super::{ALL, handles};
+use super::handles::Registered;
 
 /// Device and inode.
 pub(crate) type Identity = (u64, u64);
@@ -36,7 +37,7 @@ enum Neighbours {
 struct Kept {
     used: usize,
     /// With whether they were opened for reading only: such take no exclusive locks.
-    handles: Vec<(RawFd, bool)>,
+    handles: Vec<(Registered, bool)>,
     bases: Vec<Close>,
 }
 
@@ -47,7 +48,10 @@ impl Kept {
 
     /// What can be closed.
     fn all(&mut self) -> Files {
-        Files { handles: self.handles.drain(..).map(|(fd, _)| fd).collect(), bases: std::mem::take(&mut self.bases) }
+        Files {
+            handles: self.handles.drain(..).map(|(handle, _)| handle).collect(),
+            bases: std::mem::take(&mut self.bases),
+        }
     }
 }
 
@@ -61,25 +65,25 @@ static KEPT: PerProcess<HashMap<Identity, Kept>> = PerProcess::new(|_| HashMap::
 /// Files that are closed after the table was left, because closing a base file takes mutexes of SQLite's.
 #[derive(Default)]
 struct Files {
-    handles: Vec<RawFd>,
+    handles: Vec<Registered>,
     bases: Vec<Close>,
 }
 
 impl Files {
     fn close(self) {
-        for fd in self.handles {
-            close(fd);
-        }
+        self.handles.into_iter().for_each(close);
         for base in self.bases {
             base();
         }
     }
 }
 
-fn close(fd: RawFd) {
-    handles::forget(fd);
-    // SAFETY: a descriptor that only the handle had, which is gone.
-    unsafe { libc::close(fd) };
+/// Closes a number, unless it is that of a later handle.
+pub(super) fn close(handle: Registered) {
+    if handle.forget() {
+        // SAFETY: a descriptor that only the handle had, which is gone.
+        unsafe { libc::close(handle.fd()) };
+    }
 }
 
 /// Counts a handle that is now in use.
@@ -88,7 +92,7 @@ pub(super) fn joined(identity: Identity) {
 }
 
 /// A handle that was kept, now in use again.
-pub(super) fn take(identity: Identity, read_only: bool) -> Option<RawFd> {
+pub(super) fn take(identity: Identity, read_only: bool) -> Option<Registered> {
     let mut table = KEPT.lock();
     let kept = table.get_mut(&identity)?;
     let index = kept.handles.iter().position(|(_, only)| *only == read_only)?;
@@ -116,8 +120,8 @@ pub(super) fn left(identity: Identity, base: Option<Close>) -> i32 {
 
 /// A handle that is not used any more and holds no locks, with the base file of its connection, if it has one: closed or kept.
 /// The code of the base's xClose.
-pub(super) fn leave(identity: Identity, fd: RawFd, read_only: bool, base: Option<Close>) -> i32 {
-    let neighbours = ask(fd);
+pub(super) fn leave(identity: Identity, handle: Registered, read_only: bool, base: Option<Close>) -> i32 {
+    let neighbours = ask(handle.fd());
     let (mut files, mut code) = (Files::default(), libsqlite3_sys::SQLITE_OK);
     let base = {
         let mut table = KEPT.lock();
@@ -130,14 +134,14 @@ pub(super) fn leave(identity: Identity, fd: RawFd, read_only: bool, base: Option
             // Handles are used again, so only the files of the base can become many.
             Neighbours::Unknown if base.is_none() => false,
             Neighbours::Unknown if kept.used > 0 && kept.bases.len() < FEW => false,
-            Neighbours::Unknown => !listed(identity, fd),
+            Neighbours::Unknown => !listed(identity, handle.fd()),
         };
         let base = if closing {
             files = kept.all();
-            files.handles.push(fd);
+            files.handles.push(handle);
             base
         } else {
-            kept.handles.push((fd, read_only));
+            kept.handles.push((handle, read_only));
             match base {
                 Some(base) if total < MOST => {
                     kept.bases.push(base);
@@ -176,11 +180,11 @@ pub(crate) fn close_alone(identity: Option<Identity>, base: Close) -> i32 {
 }
 
 /// Closes a second number of a handle, or keeps it.
-pub(super) fn close_double(identity: Option<Identity>, fd: RawFd) {
+pub(super) fn close_double(identity: Option<Identity>, handle: Registered) {
     close_alone(
         identity,
         Box::new(move || {
-            close(fd);
+            close(handle);
             libsqlite3_sys::SQLITE_OK
         }),
     );
@@ -201,7 +205,7 @@ pub(super) fn sweep(device: u64) {
                 return true;
             }
             let free = match kept.handles.first() {
-                Some((fd, _)) => ask(*fd) == Neighbours::Nobody || !listed(*identity, *fd),
+                Some((handle, _)) => ask(handle.fd()) == Neighbours::Nobody || !listed(*identity, handle.fd()),
                 None => !listed(*identity, -1),
             };
             if free {
