@@ -1,4 +1,5 @@
 //! Rows come out of damaged databases: at least those that SQLite's own `.recover` finds, whatever the damage.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

@@ -10,33 +10,22 @@ pub(crate) struct Kind {
     /// Before the first table is made.
     pragmas: &'static str,
     fill: fn(&Connection),
-    pub(crate) wal: bool,
 }
 
 pub(crate) const KINDS: &[Kind] = &[
-    Kind { name: "plain", pragmas: "PRAGMA page_size = 4096", fill: plain, wal: false },
-    Kind { name: "keys and indexes", pragmas: "PRAGMA page_size = 1024", fill: keys, wal: false },
-    Kind { name: "without rowid", pragmas: "PRAGMA page_size = 512", fill: without_rowid, wal: false },
-    Kind {
-        name: "UTF-16le",
-        pragmas: "PRAGMA encoding = 'UTF-16le'; PRAGMA page_size = 1024",
-        fill: texts,
-        wal: false,
-    },
-    Kind {
-        name: "UTF-16be",
-        pragmas: "PRAGMA encoding = 'UTF-16be'; PRAGMA page_size = 1024",
-        fill: texts,
-        wal: false,
-    },
-    Kind { name: "autoincrement, views, triggers", pragmas: "PRAGMA page_size = 1024", fill: schema, wal: false },
-    Kind { name: "virtual tables", pragmas: "PRAGMA page_size = 4096", fill: virtual_tables, wal: false },
-    Kind { name: "auto_vacuum", pragmas: "PRAGMA page_size = 512; PRAGMA auto_vacuum = FULL", fill: holes, wal: false },
-    Kind { name: "free pages", pragmas: "PRAGMA page_size = 1024", fill: holes, wal: false },
-    Kind { name: "odd columns", pragmas: "PRAGMA page_size = 2048", fill: columns, wal: false },
-    Kind { name: "many tables", pragmas: "PRAGMA page_size = 512", fill: many_tables, wal: false },
-    Kind { name: "large pages", pragmas: "PRAGMA page_size = 65536", fill: keys, wal: false },
-    Kind { name: "log", pragmas: "PRAGMA page_size = 1024; PRAGMA journal_mode = WAL", fill: keys, wal: true },
+    Kind { name: "plain", pragmas: "PRAGMA page_size = 4096", fill: plain },
+    Kind { name: "keys and indexes", pragmas: "PRAGMA page_size = 1024", fill: keys },
+    Kind { name: "without rowid", pragmas: "PRAGMA page_size = 512", fill: without_rowid },
+    Kind { name: "UTF-16le", pragmas: "PRAGMA encoding = 'UTF-16le'; PRAGMA page_size = 1024", fill: texts },
+    Kind { name: "UTF-16be", pragmas: "PRAGMA encoding = 'UTF-16be'; PRAGMA page_size = 1024", fill: texts },
+    Kind { name: "autoincrement, views, triggers", pragmas: "PRAGMA page_size = 1024", fill: schema },
+    Kind { name: "virtual tables", pragmas: "PRAGMA page_size = 4096", fill: virtual_tables },
+    Kind { name: "auto_vacuum", pragmas: "PRAGMA page_size = 512; PRAGMA auto_vacuum = FULL", fill: holes },
+    Kind { name: "free pages", pragmas: "PRAGMA page_size = 1024", fill: holes },
+    Kind { name: "odd columns", pragmas: "PRAGMA page_size = 2048", fill: columns },
+    Kind { name: "many tables", pragmas: "PRAGMA page_size = 512", fill: many_tables },
+    Kind { name: "large pages", pragmas: "PRAGMA page_size = 65536", fill: keys },
+    Kind { name: "log", pragmas: "PRAGMA page_size = 1024; PRAGMA journal_mode = WAL", fill: keys },
 ];
 
 impl Kind {
