@@ -37,9 +37,9 @@ fn neither_the_database_nor_what_belongs_to_it_is_a_destination() {
     assert!(backup(&place.connection, OsStr::from_bytes(b"a\0b")).is_err());
     // An older backup would take the name of the database.
     assert!(Backup::to(home.join("app")).keep(2).run(&place.connection).is_ok());
+    drop(place.connection);
     std::fs::rename(&place.path, home.join("app.1")).unwrap();
     let moved = hardened_sqlite::open_connection(home.join("app.1")).unwrap();
-    drop(place.connection);
     let error = Backup::to(home.join("app")).keep(2).run(&moved).unwrap_err();
     assert!(error.cause().contains("would become"), "{error}");
     std::fs::remove_file(home.join("app")).unwrap();
