@@ -5,6 +5,7 @@
 //! it, the name is free for a moment; these go aside with it, so that nobody plays them into the new one.)
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, ffi};
 use serde::{Deserialize, Serialize};
@@ -101,11 +102,20 @@ fn make(backup: &Path, named: &Path, pace: &mut Pace<'_, '_>) -> Result<RestoreR
     Ok(RestoreReport { path, kept, method, health })
 }
 
+/// How long a process is waited for that may only be a copy of this one, about to become another program.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Whether nobody has the database open, also a connection in rollback mode that is idle, which has no locks.
 fn is_unused_by_all(path: &Path) -> Result<(), Error> {
-    match users::one_of(path) {
-        Some(process) => Err(busy(path, format!("process {process} has it open"))),
-        None => Ok(()),
+    let began = Instant::now();
+    loop {
+        match users::one_of(path) {
+            None => return Ok(()),
+            Some(process) if process == std::process::id() || began.elapsed() > PATIENCE => {
+                return Err(busy(path, format!("process {process} has it open")));
+            }
+            Some(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
     }
 }
 
