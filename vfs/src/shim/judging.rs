@@ -18,8 +18,9 @@ use crate::guard;
 use crate::guard::beside::{self, Circumstances};
 use crate::guard::classify::{self, Finding, Journal, Observation, PageNow, Wal};
 use crate::guard::images::Folded;
-use crate::guard::keeper::{Company, Keeper, Left};
+use crate::guard::keeper::{Keeper, Left};
 use crate::guard::log::{HeaderError, Time};
+use crate::guard::store::Company;
 use crate::guard::sums::Sums;
 use crate::shared::Shared;
 
@@ -76,6 +77,7 @@ fn judge(files: &Files<'_>, shared: &Shared, keeper: &mut Keeper) -> Result<u8, 
     };
     if left.company == Company::Others {
         // They have judged it.
+        keeper.judged(left.company, None);
         return Ok(match keeper.alarmed() {
             Some(text) => {
                 shared.alarm(text.to_owned());
