@@ -69,6 +69,10 @@ pub(crate) trait Bytes {
     fn release(&self, range: Range) -> io::Result<()>;
     /// Whether somebody else's lock would be in the way of an exclusive one.
     fn taken(&self, range: Range) -> io::Result<bool>;
+    /// How large the file behind the handle is.
+    fn size(&self) -> Option<u64> {
+        None
+    }
     /// What fstat(2) says about the file behind the handle, if it is that which was opened.
     fn stat(&self) -> Option<rustix::fs::Stat> {
         None
@@ -298,6 +302,11 @@ impl<B: Bytes> Locks<B> {
             }
         }
         self.bytes.release(BOTH).map_err(unlock)
+    }
+
+    /// How large the file is, if that can be told.
+    pub(crate) fn size(&self) -> Option<u64> {
+        self.bytes.size()
     }
 
     /// What fstat(2) says about the file.

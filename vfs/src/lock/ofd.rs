@@ -227,10 +227,35 @@ fn is_not(registered: Registered, identity: Identity) -> bool {
     !registered.is_current() || matches!(is_still(registered.fd(), identity), Ok(false))
 }
 
-/// Whether the number still means this file. A server that does not answer proves nothing.
-#[allow(clippy::unnecessary_cast)]
+/// Whether the number still means this file. A server that does not answer proves nothing, and need not be asked: which file a
+/// descriptor means is known here.
 fn is_still(fd: RawFd, identity: Identity) -> io::Result<bool> {
-    // SAFETY: stat is a plain C structure that lives across the call; a number that is no descriptor is an error.
+    // SAFETY: statx is a plain C structure that lives across the call; a number that is no descriptor is an error.
+    let found = unsafe {
+        let mut found: libc::statx = std::mem::zeroed();
+        let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+        match libc::statx(fd, c"".as_ptr(), flags, libc::STATX_INO, &raw mut found) {
+            0 => Ok(found),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    match found {
+        Ok(found) => {
+            let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+            Ok((device, found.stx_ino) == identity)
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => Ok(false),
+        // An old kernel, or a sandbox that does not know the call.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            is_still_by_fstat(fd, identity)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[allow(clippy::unnecessary_cast)]
+fn is_still_by_fstat(fd: RawFd, identity: Identity) -> io::Result<bool> {
+    // SAFETY: as for statx.
     let found = unsafe {
         let mut found: libc::stat = std::mem::zeroed();
         match libc::fstat(fd, &raw mut found) {
@@ -238,11 +263,7 @@ fn is_still(fd: RawFd, identity: Identity) -> io::Result<bool> {
             _ => Err(io::Error::last_os_error()),
         }
     };
-    match found {
-        Ok(found) => Ok((found.st_dev as u64, found.st_ino as u64) == identity),
-        Err(error) if error.raw_os_error() == Some(libc::EBADF) => Ok(false),
-        Err(error) => Err(error),
-    }
+    found.map(|found| (found.st_dev as u64, found.st_ino as u64) == identity)
 }
 
 /// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
@@ -285,6 +306,13 @@ impl Bytes for Handle {
 
     fn taken(&self, range: Range) -> io::Result<bool> {
         Ok(self.held(range)?.is_some())
+    }
+
+    fn size(&self) -> Option<u64> {
+        use rustix::fs::{AtFlags, StatxFlags};
+        // Only what is asked for: a client of a network filesystem knows its own writes by size, and not by time.
+        let found = rustix::fs::statx(self.fd().ok()?, c"", AtFlags::EMPTY_PATH, StatxFlags::SIZE).ok()?;
+        Some(found.stx_size)
     }
 
     #[allow(clippy::unnecessary_cast)]

@@ -176,6 +176,10 @@ impl Store for Sidecar {
     }
 
     fn size(&self) -> Result<u64, i32> {
+        #[cfg(target_os = "linux")]
+        if let Some(size) = self.locks.as_ref().and_then(Locks::size) {
+            return Ok(size);
+        }
         self.file()?.size()
     }
 
