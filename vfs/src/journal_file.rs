@@ -66,6 +66,10 @@ impl JournalFile {
     /// Those of pread(2).
     pub(crate) fn read(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let mut have = 0;
+        if at >= self.size {
+            // SQLite looks for an old header behind its records.
+            return Ok(0);
+        }
         while let Some(rest) = buffer.get_mut(have..).filter(|rest| !rest.is_empty()) {
             match self.file.read_at(rest, at + have as u64) {
                 Ok(0) => break,

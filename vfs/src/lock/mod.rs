@@ -29,6 +29,8 @@ use std::io;
 
 use libsqlite3_sys as ffi;
 
+use crate::fs::Class;
+
 #[cfg(target_os = "linux")]
 pub(crate) use glance::glance;
 
@@ -69,8 +71,9 @@ pub(crate) trait Bytes {
     fn release(&self, range: Range) -> io::Result<()>;
     /// Whether somebody else's lock would be in the way of an exclusive one.
     fn taken(&self, range: Range) -> io::Result<bool>;
-    /// How large the file behind the handle is.
-    fn size(&self) -> Option<u64> {
+    /// How large the file behind the handle is; `class` is that of its filesystem.
+    fn size(&self, class: Class) -> Option<u64> {
+        let _ = class;
         None
     }
     /// What fstat(2) says about the file behind the handle, if it is that which was opened.
@@ -305,8 +308,8 @@ impl<B: Bytes> Locks<B> {
     }
 
     /// How large the file is, if that can be told.
-    pub(crate) fn size(&self) -> Option<u64> {
-        self.bytes.size()
+    pub(crate) fn size(&self, class: Class) -> Option<u64> {
+        self.bytes.size(class)
     }
 
     /// What fstat(2) says about the file.

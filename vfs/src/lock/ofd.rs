@@ -15,6 +15,7 @@ use std::path::Path;
 use super::handles::{self, Registered};
 use super::parked::{self, Close, Identity};
 use super::{ALL, Bytes, Range, fork};
+use crate::fs::Class;
 
 /// Below this are the numbers that programs use, and mix up.
 const HIGH: libc::c_int = 1000;
@@ -308,11 +309,13 @@ impl Bytes for Handle {
         Ok(self.held(range)?.is_some())
     }
 
-    fn size(&self) -> Option<u64> {
+    fn size(&self, class: Class) -> Option<u64> {
         use rustix::fs::{AtFlags, StatxFlags};
-        // Only what is asked for: a client of a network filesystem knows its own writes by size, and not by time.
-        let found = rustix::fs::statx(self.fd().ok()?, c"", AtFlags::EMPTY_PATH, StatxFlags::SIZE).ok()?;
-        Some(found.stx_size)
+        // A client of a network filesystem knows the size after its own writes, and not the times. FUSE in Linux forgets the size
+        // as well, though it keeps it right; what it does not forget brings it along, as fresh as names and attributes are.
+        let wanted = if class == Class::Fuse { StatxFlags::NLINK } else { StatxFlags::SIZE };
+        let found = rustix::fs::statx(self.fd().ok()?, c"", AtFlags::EMPTY_PATH, wanted).ok()?;
+        (found.stx_mask & StatxFlags::SIZE.bits() != 0).then_some(found.stx_size)
     }
 
     #[allow(clippy::unnecessary_cast)]

@@ -309,8 +309,11 @@ fn settle(
     if !off && access == Access::ReadWrite {
         let identity = Identity::of(path, &main.base, native);
         let begin = || {
-            let keeper =
-                Keeper::new(main.options.guard, guard::boot_id(), Box::new(Sidecar::of(base_vfs, name_text, native)));
+            let keeper = Keeper::new(
+                main.options.guard,
+                guard::boot_id(),
+                Box::new(Sidecar::of(base_vfs, name_text, native, main.verdict.class)),
+            );
             Ok((keeper, if native { Directory::of(path)? } else { None }))
         };
         let shared = Shared::of(identity, begin).map_err(|error: io::Error| {

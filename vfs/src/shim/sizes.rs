@@ -13,7 +13,9 @@ use crate::main_file::MainFile;
 /// `size` must point to a 64-bit integer.
 pub(super) unsafe fn of_database(main: &MainFile, locks: Option<&FileLocks>, base: &BaseFile, size: *mut i64) -> c_int {
     let known = main.known_size().and_then(|known| known.size());
-    let told = known.or_else(|| locks.and_then(FileLocks::size)).and_then(|size| i64::try_from(size).ok());
+    let told = known
+        .or_else(|| locks.and_then(|locks| locks.size(main.verdict.class)))
+        .and_then(|size| i64::try_from(size).ok());
     let code = match told {
         Some(told) => {
             // SAFETY: the caller's.
