@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use hardened_vfs::format::{journal, wal};
+use hardened_vfs::format::{journal, wal, wal_index};
 
 use crate::beside::{Beside, identity_of, with_ending};
 
@@ -82,13 +82,20 @@ impl Stamp {
             return Ok(Some("its log was begun anew while it was read"));
         }
         let still = !self.fresh && (now.length, now.changed) == (self.length, self.changed) && now.start == self.start;
-        let known = || -> io::Result<bool> {
-            // With the log, the file may only get what the log that was read has too.
-            let bytes = if self.log.is_empty() { None } else { read(&with_ending(path, "-shm"), ATTEMPTED, 4)? };
-            let attempted = bytes.and_then(|bytes| bytes.first_chunk().copied()).map(u32::from_ne_bytes);
-            Ok(attempted.is_some_and(|attempted| u64::from(attempted) <= frames))
-        };
-        Ok(if still || known()? { None } else { Some("it was written to while it was read") })
+        Ok(if still || self.is_known(path, frames)? { None } else { Some("it was written to while it was read") })
+    }
+}
+
+impl Stamp {
+    /// Whether the file can have got nothing but what the log has that was read, with so many frames.
+    fn is_known(&self, path: &Path, frames: u64) -> io::Result<bool> {
+        let Ok(log) = wal::Header::parse(&self.log) else { return Ok(false) };
+        let index = with_ending(path, "-shm");
+        let attempted = read(&index, ATTEMPTED, 4)?.and_then(|bytes| bytes.first_chunk().copied());
+        // Read after that number: it is set to zero when the log is begun anew, after the salts have changed.
+        let header = read(&index, 0, wal_index::HEADER_SIZE)?.and_then(|bytes| wal_index::Header::parse(&bytes));
+        let (Some(attempted), Some(header)) = (attempted.map(u32::from_ne_bytes), header) else { return Ok(false) };
+        Ok(header.salts == log.salts && u64::from(header.frames) >= frames && u64::from(attempted) <= frames)
     }
 }
 

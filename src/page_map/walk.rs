@@ -315,10 +315,7 @@ impl<'a> Walk<'a> {
     /// Pages that the header tells of and the file does not have are nobody's only if they are free.
     fn missing_pages(&mut self) {
         let have = self.image.length().div_ceil(self.image.page_size() as u64);
-        for page in (1..=self.count()).rev() {
-            if u64::from(page) <= have {
-                break;
-            }
+        for page in u32::try_from(have + 1).unwrap_or(u32::MAX)..=self.count() {
             if self.is_unclaimed(page) && !self.image.is_in_log(page) {
                 self.accuse(page, || "it is missing: the file ends before it".to_owned());
             }

@@ -1,6 +1,6 @@
 //! The map on a terminal, and as plain text.
 //!
-//! Invariant: a line is never wider than the terminal, and with colours or without, the symbols of damage and orphans are there.
+//! Invariant: neither cells nor legend are wider than a terminal of 40 columns or more, and with colours or without, the symbols of damage and orphans are there.
 
 use std::io::{IsTerminal, stdout};
 
@@ -124,7 +124,7 @@ pub(crate) fn lines(map: &PageMap, style: Style) -> Vec<String> {
     let entries = (room / ENTRY).clamp(1, 3);
     for kinds in legend(map).chunks(entries) {
         let entry = |(kind, count): &(PageKind, u64)| {
-            let text = format!("{:<16}{count:>9}", label(*kind));
+            let text = format!("{:<16}{count:>8}", label(*kind));
             format!("{} {text:<width$}", drawn([*kind].into_iter(), style), width = ENTRY - 2)
         };
         let text: String = kinds.iter().map(entry).collect();
