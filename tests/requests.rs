@@ -5,7 +5,7 @@
 
 mod actors;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use actors::{Actor, HARDENED, Kind, STOCK, STOCK_ELSEWHERE};
@@ -39,7 +39,7 @@ impl Share {
         Actor::open(&self.path(), kind)
     }
 
-    fn path(&self) -> std::path::PathBuf {
+    fn path(&self) -> PathBuf {
         self.mount.path().join("app.db")
     }
 
@@ -53,12 +53,24 @@ impl Share {
     }
 }
 
+const OPEN: &str = "open, first SELECT";
+
+/// What is counted, and how many requests hardened may wait for: with nothing cached, and with names and attributes cached.
+const WORKS: [(&str, [u64; 2]); 6] = [
+    (OPEN, [70, 25]),
+    ("INSERT of a row", [17, 14]),
+    ("UPDATE of a row in a large table", [18, 15]),
+    ("transaction of 100 pages", [124, 121]),
+    ("SELECT again", [1, 1]),
+    ("SELECT after another process wrote", [2, 1]),
+];
+
 /// 100 pages with one row each.
 const SCATTERED: &str = "UPDATE large SET y = randomblob(300) WHERE x % 60 = 7";
 
 /// What is counted, and what the same connection has done before.
 fn work(share: &Share, kind: Kind, what: &str) -> Counters {
-    if what == "open, first SELECT" {
+    if what == OPEN {
         return share.waits(|| {
             let mut actor = share.open(kind);
             actor.ok("SELECT y FROM t WHERE x = 5");
@@ -86,43 +98,66 @@ fn work(share: &Share, kind: Kind, what: &str) -> Counters {
     share.waits(|| drop(run(&mut actor)))
 }
 
+/// Whoever else looks into the mount, as programs that walk through /tmp do, only adds requests.
+fn least(cache: Duration, kind: Kind, what: &str, enough: u64) -> Counters {
+    let mut least = work(&Share::new(cache), kind, what);
+    for _ in 0..8 {
+        if least.total() <= enough {
+            break;
+        }
+        let again = work(&Share::new(cache), kind, what);
+        least = if again.total() < least.total() { again } else { least };
+    }
+    least
+}
+
 #[test]
 fn a_transaction_waits_for_few_requests() {
     if !require::fuse() {
         return;
     }
     for cache in CACHED {
-        println!("names and attributes cached for {} s:", cache.as_secs());
-        for what in [
-            "open, first SELECT",
-            "INSERT of a row",
-            "UPDATE of a row in a large table",
-            "transaction of 100 pages",
-            "SELECT again",
-            "SELECT after another process wrote",
-        ] {
-            let [stock, hardened] = [STOCK, HARDENED].map(|kind| work(&Share::new(cache), kind, what));
+        println!("Names and attributes cached for {} s:\n", cache.as_secs());
+        println!("| | stock | hardened | requests of stock | requests of hardened |\n|---|---|---|---|---|");
+        for (what, most) in WORKS {
+            let most = most[usize::from(!cache.is_zero())];
+            let stock = least(cache, STOCK, what, most);
+            let hardened = least(cache, HARDENED, what, most);
             println!("| {what} | {} | {} | {stock} | {hardened} |", stock.total(), hardened.total());
+            assert!(hardened.total() <= most, "{what}: {hardened}");
+            if what != OPEN {
+                assert!(hardened.total() < stock.total(), "{what}: {stock}, {hardened}");
+                // What a power cut must find in its order.
+                let syncs = |counters: &Counters| counters.get(Op::Fsync) + counters.get(Op::Fsyncdir);
+                assert!(syncs(&hardened) >= syncs(&stock), "{what}: {stock}, {hardened}");
+            }
         }
+        println!();
     }
+}
+
+fn commits_per_second(kind: Kind) -> f64 {
+    let share = Share::new(Duration::ZERO);
+    let mut actor = share.open(kind);
+    actor.ok("PRAGMA synchronous=FULL; PRAGMA journal_mode=DELETE");
+    share.mount.set_latency(Duration::from_millis(1));
+    let start = Instant::now();
+    for x in 1000..1030 {
+        actor.ok(&format!("INSERT INTO t VALUES ({x}, 'one more')"));
+    }
+    30.0 / start.elapsed().as_secs_f64()
 }
 
 #[test]
-fn commits_at_a_millisecond_a_request() {
+fn at_a_millisecond_a_request_commits_are_faster_than_stock() {
     if !require::fuse() {
         return;
     }
-    for kind in [STOCK, HARDENED] {
-        let share = Share::new(Duration::ZERO);
-        let mut actor = share.open(kind);
-        actor.ok("PRAGMA synchronous=FULL; PRAGMA journal_mode=DELETE");
-        share.mount.set_latency(Duration::from_millis(1));
-        let start = Instant::now();
-        for x in 1000..1050 {
-            actor.ok(&format!("INSERT INTO t VALUES ({x}, 'one more')"));
-        }
-        println!("{kind:?}: {:.1} commits/s", 50.0 / start.elapsed().as_secs_f64());
-    }
+    // A machine that is busy with something else makes both slow, and not always alike.
+    let faster = (0..3).any(|_| {
+        let [stock, hardened] = [STOCK, HARDENED].map(commits_per_second);
+        println!("| 1 ms a request | {stock:.1} commits/s | {hardened:.1} commits/s | {:.2} |", hardened / stock);
+        hardened > 1.3 * stock
+    });
+    assert!(faster);
 }
-
-fn _unused(_: &Path) {}
