@@ -39,19 +39,31 @@ fn not_supported<T>() -> io::Result<T> {
     Err(io::Error::from_raw_os_error(libc::ENOSYS))
 }
 
+/// Whether the request comes from the kernel itself, or from a program that the test has started: others that walk through the
+/// mounts of the machine are not counted.
+fn is_ours(request: &Request) -> bool {
+    static SESSION: std::sync::OnceLock<libc::pid_t> = std::sync::OnceLock::new();
+    let pid = libc::pid_t::try_from(request.pid()).unwrap_or(0);
+    // SAFETY: asks for a number.
+    let session = |pid| unsafe { libc::getsid(pid) };
+    pid == 0 || session(pid) == *SESSION.get_or_init(|| session(0))
+}
+
 impl Server {
     fn serve<R: Reply>(
         &self,
+        request: &Request,
         op: Op,
         subject: Subject,
         reply: R,
         work: impl FnOnce(&Passthrough, Option<What>) -> io::Result<R::Value> + Send + 'static,
     ) {
-        self.take(op, subject, false, reply, work);
+        self.take(request, op, subject, false, reply, work);
     }
 
     fn take<R: Reply>(
         &self,
+        request: &Request,
         op: Op,
         subject: Subject,
         blocks: bool,
@@ -60,7 +72,9 @@ impl Server {
     ) {
         let arrived = Instant::now();
         let fs = self.fs.clone();
-        fs.traffic.tally.add(op);
+        if is_ours(request) {
+            fs.traffic.tally.add(op);
+        }
         let waits = blocks
             || !fs.traffic.latency().is_zero()
             || fs.traffic.holds.covers(op, |suffix| fs.is_named(&subject, suffix));
@@ -91,9 +105,9 @@ impl Server {
 /// A request about an inode.
 macro_rules! on_node {
     ($method:ident, $op:ident, ($($arg:ident: $ty:ty),*) -> $reply:ident, |$fs:ident, $node:ident| $work:expr) => {
-        fn $method(&self, _: &Request, inode: INodeNo, $($arg: $ty,)* reply: fuser::$reply) {
+        fn $method(&self, request: &Request, inode: INodeNo, $($arg: $ty,)* reply: fuser::$reply) {
             let $node = inode.0;
-            self.serve(Op::$op, Subject::Node(inode.0), reply, move |$fs, _| $work);
+            self.serve(request, Op::$op, Subject::Node(inode.0), reply, move |$fs, _| $work);
         }
     };
 }
@@ -104,7 +118,7 @@ macro_rules! on_name {
         fn $method(&self, request: &Request, dir: INodeNo, name: &OsStr, $($arg: $ty,)* reply: fuser::$reply) {
             let ($dir, $name, $by) = (dir.0, name.to_owned(), caller(request));
             let subject = Subject::Name(name.to_owned());
-            self.serve(Op::$op, subject, reply, move |$fs, _| $work);
+            self.serve(request, Op::$op, subject, reply, move |$fs, _| $work);
         }
     };
 }
@@ -154,17 +168,17 @@ impl Filesystem for Server {
 
     fn symlink(&self, request: &Request, dir: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (key, target, by) = (name.to_owned(), target.to_owned(), caller(request));
-        self.serve(Op::Symlink, Subject::Name(key.clone()), reply, move |fs, _| fs.symlink(dir.0, &key, &target, by));
+        self.serve(request, Op::Symlink, Subject::Name(key.clone()), reply, move |fs, _| fs.symlink(dir.0, &key, &target, by));
     }
 
-    fn link(&self, _: &Request, inode: INodeNo, dir: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, inode: INodeNo, dir: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let key = name.to_owned();
-        self.serve(Op::Link, Subject::Name(key.clone()), reply, move |fs, _| fs.link(inode.0, dir.0, &key));
+        self.serve(request, Op::Link, Subject::Name(key.clone()), reply, move |fs, _| fs.link(inode.0, dir.0, &key));
     }
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         old_dir: INodeNo,
         old: &OsStr,
         new_dir: INodeNo,
@@ -174,7 +188,7 @@ impl Filesystem for Server {
     ) {
         let (from, to) = (old.to_owned(), new.to_owned());
         let subject = Subject::Names(from.clone(), to.clone());
-        self.serve(Op::Rename, subject, reply, move |fs, _| {
+        self.serve(request, Op::Rename, subject, reply, move |fs, _| {
             fs.rename((old_dir.0, &from), (new_dir.0, &to), flags.bits())
         });
     }
@@ -185,7 +199,7 @@ impl Filesystem for Server {
 
     fn setattr(
         &self,
-        _: &Request,
+        request: &Request,
         inode: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -202,14 +216,14 @@ impl Filesystem for Server {
         reply: ReplyAttr,
     ) {
         let change = Change { mode, uid, gid, size, atime, mtime };
-        self.serve(Op::Setattr, Subject::Node(inode.0), reply, move |fs, _| {
+        self.serve(request, Op::Setattr, Subject::Node(inode.0), reply, move |fs, _| {
             fs.setattr(inode.0, &change, fh.map(|fh| fh.0))
         });
     }
 
     fn access(&self, request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let by = caller(request);
-        self.serve(Op::Access, Subject::Node(inode.0), reply, move |fs, _| fs.access(inode.0, mask.bits(), by));
+        self.serve(request, Op::Access, Subject::Node(inode.0), reply, move |fs, _| fs.access(inode.0, mask.bits(), by));
     }
 
     on_node! { open, Open, (flags: OpenFlags) -> ReplyOpen, |fs, node| {
@@ -223,7 +237,7 @@ impl Filesystem for Server {
 
     fn write(
         &self,
-        _: &Request,
+        request: &Request,
         inode: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -234,7 +248,7 @@ impl Filesystem for Server {
         reply: ReplyWrite,
     ) {
         let data = data.to_vec();
-        self.serve(Op::Write, Subject::Node(inode.0), reply, move |fs, fault| fs.write(fh.0, offset, &data, fault));
+        self.serve(request, Op::Write, Subject::Node(inode.0), reply, move |fs, fault| fs.write(fh.0, offset, &data, fault));
     }
 
     on_node! { flush, Flush, (_fh: FileHandle, owner: LockOwner) -> ReplyEmpty, |fs, node| {
@@ -295,7 +309,7 @@ impl Filesystem for Server {
         let (node, handle, owner) = (inode.0, fh.0, owner.0);
         let lock = LockRequest { node, handle, owner, pid, start, end, kind };
         let waits = (sleep && kind != libc::F_UNLCK).then_some(request.pid());
-        self.take(Op::Setlk, Subject::Node(node), waits.is_some(), reply, move |fs, fault| match fault {
+        self.take(request, Op::Setlk, Subject::Node(node), waits.is_some(), reply, move |fs, fault| match fault {
             Some(What::GrantLock) => Ok(()),
             _ => fs.setlk(&lock, waits),
         });
