@@ -6,9 +6,11 @@
 //! EXCLUSIVE the level is PENDING, which keeps new readers out until the next step or unlock, also where SHARED was lost on
 //! the way.
 //!
-//! The rooms: `choose` decides whose locks a database gets, `ofd` is a handle, `parked` closes it, `fork` and `handles` keep
+//! The rooms: `choose` decides whose locks a database gets, `ofd` is a handle, `parked` closes it behind a `barrier`, `fork` and `handles` keep
 //! it from children, `names` keeps connections by different names apart, `try_out` finds out whether locks lock, `glance` looks into a file without dropping any.
 
+#[cfg(target_os = "linux")]
+mod barrier;
 pub(crate) mod choose;
 pub(crate) mod fork;
 #[cfg(target_os = "linux")]

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use super::barrier::{self, Raised};
 use super::parked::{self, Close, Identity};
 use super::{ALL, Bytes, Range, fork, handles};
 
@@ -34,6 +35,8 @@ pub(crate) struct Handle {
     forks: u32,
     /// The error number with which the filesystem has refused the first question about locks.
     refused: Option<i32>,
+    /// The database, if the file is its -shm.
+    database: Option<Identity>,
     /// It is one of those in use on its inode.
     counted: Cell<bool>,
 }
@@ -44,20 +47,20 @@ impl Handle {
         if parked::anything() {
             let found = std::fs::metadata(path)?;
             parked::sweep(found.dev());
-            if let Some(handle) = Handle::kept(&found, read_only) {
+            if let Some(handle) = Handle::kept(&found, read_only, None) {
                 return Ok(handle);
             }
         }
         Handle::on(File::options().read(true).write(!read_only).open(path)?, read_only)
     }
 
-    /// Opens a handle on a file beside the database. Links are not followed. It is created with the permissions `create`, if
+    /// Opens a handle on the -shm of `database`. Links are not followed. It is created with the permissions `create`, if
     /// those are given and it is missing.
-    pub(crate) fn beside(path: &Path, read_only: bool, create: Option<u32>) -> io::Result<Handle> {
+    pub(crate) fn beside(path: &Path, read_only: bool, create: Option<u32>, database: Identity) -> io::Result<Handle> {
         if parked::anything() {
             if let Ok(found) = std::fs::symlink_metadata(path) {
                 parked::sweep(found.dev());
-                if let Some(handle) = Handle::kept(&found, read_only) {
+                if let Some(handle) = Handle::kept(&found, read_only, Some(database)) {
                     return Ok(handle);
                 }
             }
@@ -77,15 +80,19 @@ impl Handle {
         }
         // Moved up, it would be closed once: a stock neighbour may open and lock the file at any moment.
         let refused = parked::first(file.as_raw_fd()).err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
-        Handle::at(file.metadata(), file.into_raw_fd(), read_only, refused)
+        let mut handle = Handle::at(file.metadata(), file.into_raw_fd(), read_only, refused)?;
+        handle.database = Some(database);
+        Ok(handle)
     }
 
     /// One that was kept of this inode, if its number still means it.
-    fn kept(found: &Metadata, read_only: bool) -> Option<Handle> {
+    fn kept(found: &Metadata, read_only: bool, database: Option<Identity>) -> Option<Handle> {
         let identity = (found.dev(), found.ino());
         while let Some(fd) = parked::take(identity, read_only) {
             if !matches!(is_still(fd, identity), Ok(false)) {
-                return Some(Handle::of(fd, identity, read_only, None));
+                let mut handle = Handle::of(fd, identity, read_only, None);
+                handle.database = database;
+                return Some(handle);
             }
             handles::forget(fd);
             parked::left(identity, None);
@@ -111,7 +118,8 @@ impl Handle {
     }
 
     fn of(fd: RawFd, identity: Identity, read_only: bool, refused: Option<i32>) -> Handle {
-        Handle { fd: Cell::new(fd), identity, read_only, forks: fork::count(), refused, counted: Cell::new(true) }
+        let (forks, counted) = (fork::count(), Cell::new(true));
+        Handle { fd: Cell::new(fd), identity, read_only, forks, refused, database: None, counted }
     }
 
     /// The error number with which the filesystem has refused the first question about locks.
@@ -171,9 +179,13 @@ impl Handle {
         if matches!(is_still(self.fd.get(), self.identity), Ok(false)) {
             self.lose();
         }
-        match self.fd.replace(LOST) {
-            LOST => parked::left(self.identity, base),
-            fd => parked::leave(self.identity, fd, self.read_only, base),
+        match (self.fd.replace(LOST), self.database) {
+            (LOST, _) => parked::left(self.identity, base),
+            (fd, None) => parked::leave(self.identity, fd, self.read_only, base),
+            (fd, Some(database)) => {
+                parked::leave_index(self.identity, database, fd, self.read_only, is_deleted(fd));
+                base.map_or(libsqlite3_sys::SQLITE_OK, |base| base())
+            }
         }
     }
 
@@ -234,29 +246,45 @@ fn is_still(fd: RawFd, identity: Identity) -> io::Result<bool> {
     }
 }
 
+/// Whether the file has no name any more.
+fn is_deleted(fd: RawFd) -> bool {
+    // SAFETY: a descriptor that is open during the call.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    rustix::fs::fstat(fd).is_ok_and(|found| found.st_nlink == 0)
+}
+
 /// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
-/// drops those of this process. The number that is answered is registered, and no other.
+/// drops those of this process. The number that is answered is registered.
 fn move_up(low: RawFd, identity: Option<Identity>) -> (RawFd, Option<i32>) {
-    match parked::first(low) {
-        Err(error) => return (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
-        Ok(None) if low < HIGH => {}
-        Ok(_) => return (low, None),
+    match (parked::first(low), identity) {
+        (Err(error), _) => (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
+        (Ok(None), Some(identity)) if low < HIGH => (moved_up(low, identity).unwrap_or(low), None),
+        (Ok(_), _) => (low, None),
     }
+}
+
+fn moved_up(low: RawFd, identity: Identity) -> Option<RawFd> {
     // SAFETY: an open descriptor.
     let high = unsafe { libc::fcntl(low, libc::F_DUPFD_CLOEXEC, HIGH) };
     if high < 0 {
-        return (low, None);
+        return None;
     }
     handles::register(high);
+    let raised = barrier::raise(high);
     // A table of descriptors that must grow for the number waits milliseconds for the other threads: time for a neighbour.
-    if matches!(parked::first(high), Ok(None)) {
+    let moved = raised != Raised::Held && matches!(parked::first(high), Ok(None));
+    if moved {
         handles::forget(low);
         // SAFETY: doubled.
         unsafe { libc::close(low) };
-        return (high, None);
     }
-    parked::close_double(identity, high);
-    (low, None)
+    if raised == Raised::Yes {
+        barrier::lower(high);
+    }
+    if !moved {
+        parked::keep_double(identity, high);
+    }
+    moved.then_some(high)
 }
 
 impl Bytes for Handle {

@@ -5,13 +5,15 @@
 //! who has locks there. While a neighbour of this process does, the files are kept: handles for the next connection, base
 //! files until a later open or close finds the locks gone.
 //!
-//! Between the question and the close a neighbour may take its lock; nothing but the kernel could rule that out.
+//! Between the question and the close a [`barrier`] keeps neighbours from taking a lock. A handle on a -shm is kept until its
+//! database is closed: who has no lock there has none on its -shm.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
 
+use super::barrier::{self, Raised};
 use super::fork::PerProcess;
 use super::{ALL, handles};
 
@@ -35,6 +37,8 @@ enum Neighbours {
 #[derive(Default)]
 struct Kept {
     used: usize,
+    /// The database, if this is its -shm.
+    database: Option<Identity>,
     /// With whether they were opened for reading only: such take no exclusive locks.
     handles: Vec<(RawFd, bool)>,
     bases: Vec<Close>,
@@ -66,12 +70,18 @@ struct Files {
 }
 
 impl Files {
+    fn add(&mut self, mut more: Files) {
+        self.handles.append(&mut more.handles);
+        self.bases.append(&mut more.bases);
+    }
+
+    /// The handle at the end, which has the barrier, goes last.
     fn close(self) {
-        for fd in self.handles {
-            close(fd);
-        }
         for base in self.bases {
             base();
+        }
+        for fd in self.handles {
+            close(fd);
         }
     }
 }
@@ -114,26 +124,25 @@ pub(super) fn left(identity: Identity, base: Option<Close>) -> i32 {
     base.map_or(libsqlite3_sys::SQLITE_OK, |base| close_alone(Some(identity), base))
 }
 
-/// A handle that is not used any more and holds no locks, with the base file of its connection, if it has one: closed or kept.
-/// The code of the base's xClose.
+/// A handle on a database that is not used any more and holds no locks, with the base file of its connection, if it has one:
+/// closed or kept. The code of the base's xClose.
 pub(super) fn leave(identity: Identity, fd: RawFd, read_only: bool, base: Option<Close>) -> i32 {
-    let neighbours = ask(fd);
+    let stays = match ask(fd) {
+        Neighbours::Nobody => false,
+        Neighbours::Ours => true,
+        // Handles are used again, so only the files of the base can become many.
+        Neighbours::Unknown => base.is_none() || has_few(identity),
+    };
+    let closing = !stays && may_close(identity, fd);
     let (mut files, mut code) = (Files::default(), libsqlite3_sys::SQLITE_OK);
     let base = {
         let mut table = KEPT.lock();
         let total: usize = table.values().map(|kept| kept.bases.len()).sum();
         let kept = table.entry(identity).or_default();
         kept.used = kept.used.saturating_sub(1);
-        let closing = match neighbours {
-            Neighbours::Nobody => true,
-            Neighbours::Ours => false,
-            // Handles are used again, so only the files of the base can become many.
-            Neighbours::Unknown if base.is_none() => false,
-            Neighbours::Unknown if kept.used > 0 && kept.bases.len() < FEW => false,
-            Neighbours::Unknown => !listed(identity, fd),
-        };
         let base = if closing {
             files = kept.all();
+            files.add(indexes(&mut table, identity));
             files.handles.push(fd);
             base
         } else {
@@ -146,9 +155,7 @@ pub(super) fn leave(identity: Identity, fd: RawFd, read_only: bool, base: Option
                 base => base,
             }
         };
-        if kept.used == 0 && kept.is_empty() {
-            table.remove(&identity);
-        }
+        table.retain(|_, kept| kept.used > 0 || !kept.is_empty());
         base
     };
     if let Some(base) = base {
@@ -157,6 +164,56 @@ pub(super) fn leave(identity: Identity, fd: RawFd, read_only: bool, base: Option
     files.close();
     sweep(identity.0);
     code
+}
+
+/// A handle on the -shm of a database, not used any more and without locks: kept as long as the database is open here. One that
+/// is `deleted`, which nobody else will open, goes if nobody has locks there.
+pub(super) fn leave_index(identity: Identity, database: Identity, fd: RawFd, read_only: bool, deleted: bool) {
+    let closing = deleted && ask(fd) == Neighbours::Nobody;
+    {
+        let mut table = KEPT.lock();
+        let kept = table.entry(identity).or_default();
+        kept.used = kept.used.saturating_sub(1);
+        kept.database = Some(database);
+        if !closing {
+            kept.handles.push((fd, read_only));
+        }
+        if kept.used == 0 && kept.is_empty() {
+            table.remove(&identity);
+        }
+    }
+    if closing {
+        close(fd);
+    }
+    sweep(identity.0);
+}
+
+/// What is kept of the -shm of a database.
+fn indexes(table: &mut HashMap<Identity, Kept>, database: Identity) -> Files {
+    let mut files = Files::default();
+    table.values_mut().filter(|kept| kept.database == Some(database)).for_each(|kept| files.add(kept.all()));
+    files
+}
+
+/// Whether another connection has the inode open, and not many files are kept.
+fn has_few(identity: Identity) -> bool {
+    KEPT.lock().get(&identity).is_some_and(|kept| kept.used > 1 && kept.bases.len() < FEW)
+}
+
+/// Whether descriptors of a database may be closed now, `fd` last: then there is a barrier that goes with it, where one can be
+/// had.
+fn may_close(identity: Identity, fd: RawFd) -> bool {
+    let raised = barrier::raise(fd);
+    let free = raised != Raised::Held
+        && match ask(fd) {
+            Neighbours::Nobody => true,
+            Neighbours::Ours => false,
+            Neighbours::Unknown => !listed(identity, fd),
+        };
+    if !free && raised == Raised::Yes {
+        barrier::lower(fd);
+    }
+    free
 }
 
 /// Closes a base file without a handle beside it.
@@ -175,44 +232,45 @@ pub(crate) fn close_alone(identity: Option<Identity>, base: Close) -> i32 {
     }
 }
 
-/// Closes a second number of a handle, or keeps it.
-pub(super) fn close_double(identity: Option<Identity>, fd: RawFd) {
-    close_alone(
-        identity,
-        Box::new(move || {
-            close(fd);
-            libsqlite3_sys::SQLITE_OK
-        }),
-    );
+/// Keeps a second number of a handle until the handle is closed.
+pub(super) fn keep_double(identity: Identity, fd: RawFd) {
+    let base: Close = Box::new(move || {
+        close(fd);
+        libsqlite3_sys::SQLITE_OK
+    });
+    KEPT.lock().entry(identity).or_default().bases.push(base);
 }
 
 /// Closes what is kept of inodes of a device that no connection uses and on which nobody has locks any more. Of the caller's
 /// device only: the question may go to a server that does not answer, for which nobody on another filesystem may wait.
 pub(super) fn sweep(device: u64) {
-    let mut files = Files::default();
+    let mut free = Vec::new();
     {
         let mut table = KEPT.lock();
-        let in_question = |identity: &Identity, kept: &Kept| identity.0 == device && kept.used == 0;
-        if !table.iter().any(|(identity, kept)| in_question(identity, kept)) {
-            return;
-        }
-        table.retain(|identity, kept| {
-            if !in_question(identity, kept) {
-                return true;
-            }
-            let free = match kept.handles.first() {
-                Some((fd, _)) => ask(*fd) == Neighbours::Nobody || !listed(*identity, *fd),
-                None => !listed(*identity, -1),
+        let unused = |(identity, kept): &(&Identity, &Kept)| identity.0 == device && kept.used == 0;
+        let unused: Vec<Identity> = table.iter().filter(unused).map(|(identity, _)| *identity).collect();
+        for identity in unused {
+            let Some(kept) = table.get(&identity) else { continue };
+            let (database, first) = (kept.database, kept.handles.first().map(|(fd, _)| *fd));
+            let goes = match (database, first) {
+                // It goes with its database.
+                (Some(database), _) if table.contains_key(&database) => false,
+                // The base has the locks on the database, so no barrier stands there.
+                (Some(_), Some(fd)) => ask(fd) == Neighbours::Nobody || !listed(identity, fd),
+                (None, Some(fd)) => ask(fd) != Neighbours::Ours && may_close(identity, fd),
+                (_, None) => !listed(identity, -1),
             };
-            if free {
-                let mut all = kept.all();
-                files.handles.append(&mut all.handles);
-                files.bases.append(&mut all.bases);
+            if goes {
+                let mut files = table.get_mut(&identity).map(Kept::all).unwrap_or_default();
+                files.add(indexes(&mut table, identity));
+                // The one with the barrier.
+                files.handles.sort_by_key(|fd| Some(*fd) == first);
+                free.push(files);
             }
-            !free
-        });
+        }
+        table.retain(|_, kept| kept.used > 0 || !kept.is_empty());
     }
-    files.close();
+    free.into_iter().for_each(Files::close);
 }
 
 /// Asks with a handle who else has locks on its inode.
