@@ -4,6 +4,8 @@
 //! lock gets none, and who has one is seen when the kernel is asked. A close() drops the POSIX locks of the process before the
 //! locks of the open file that is closed (fcntl_locking(2)): a barrier goes with the descriptor that has it, and not too early.
 //!
+//! A process that is just being started has a copy of the descriptor until it calls exec(2), and so has the barrier.
+//!
 //! Others are BUSY meanwhile: a few microseconds, or as long as the list of all locks is read. A process with a single thread
 //! has no neighbour that could act in between, and raises none.
 
@@ -20,7 +22,7 @@ pub(super) enum Raised {
     Needless,
     /// Somebody else has the byte, who has a lock or is about to take one.
     Held,
-    /// A descriptor for reading and some filesystems take no such lock.
+    /// A descriptor for reading takes no such lock, nor do some filesystems.
     Never,
 }
 

@@ -16,7 +16,7 @@ use super::parked::{self, Close, Identity};
 use super::{ALL, Bytes, Range, fork, handles};
 
 /// Below this are the numbers that programs use, and mix up.
-const HIGH: libc::c_int = 1000;
+pub(super) const HIGH: libc::c_int = 1000;
 
 /// The number of a handle that is ours no more.
 const LOST: RawFd = -1;
@@ -183,7 +183,7 @@ impl Handle {
             (LOST, _) => parked::left(self.identity, base),
             (fd, None) => parked::leave(self.identity, fd, self.read_only, base),
             (fd, Some(database)) => {
-                parked::leave_index(self.identity, database, fd, self.read_only, is_deleted(fd));
+                parked::leave_index(self.identity, database, fd, self.read_only);
                 base.map_or(libsqlite3_sys::SQLITE_OK, |base| base())
             }
         }
@@ -246,13 +246,6 @@ fn is_still(fd: RawFd, identity: Identity) -> io::Result<bool> {
     }
 }
 
-/// Whether the file has no name any more.
-fn is_deleted(fd: RawFd) -> bool {
-    // SAFETY: a descriptor that is open during the call.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    rustix::fs::fstat(fd).is_ok_and(|found| found.st_nlink == 0)
-}
-
 /// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
 /// drops those of this process. The number that is answered is registered.
 fn move_up(low: RawFd, identity: Option<Identity>) -> (RawFd, Option<i32>) {
@@ -270,7 +263,8 @@ fn moved_up(low: RawFd, identity: Identity) -> Option<RawFd> {
         return None;
     }
     handles::register(high);
-    let raised = barrier::raise(high);
+    // A server is asked often enough before anybody is told whether its locks work.
+    let raised = if parked::is_served(high) { Raised::Never } else { barrier::raise(high) };
     // A table of descriptors that must grow for the number waits milliseconds for the other threads: time for a neighbour.
     let moved = raised != Raised::Held && matches!(parked::first(high), Ok(None));
     if moved {

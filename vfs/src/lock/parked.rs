@@ -15,6 +15,7 @@ use std::os::fd::RawFd;
 
 use super::barrier::{self, Raised};
 use super::fork::PerProcess;
+use super::ofd::HIGH;
 use super::{ALL, handles};
 
 /// Device and inode.
@@ -87,9 +88,16 @@ impl Files {
 }
 
 fn close(fd: RawFd) {
-    handles::forget(fd);
+    // A child that is forked in between must not keep a barrier; a high number is nobody else's meanwhile.
+    let late = fd >= HIGH;
+    if !late {
+        handles::forget(fd);
+    }
     // SAFETY: a descriptor that only the handle had, which is gone.
     unsafe { libc::close(fd) };
+    if late {
+        handles::forget(fd);
+    }
 }
 
 /// Counts a handle that is now in use.
@@ -166,10 +174,10 @@ pub(super) fn leave(identity: Identity, fd: RawFd, read_only: bool, base: Option
     code
 }
 
-/// A handle on the -shm of a database, not used any more and without locks: kept as long as the database is open here. One that
-/// is `deleted`, which nobody else will open, goes if nobody has locks there.
-pub(super) fn leave_index(identity: Identity, database: Identity, fd: RawFd, read_only: bool, deleted: bool) {
-    let closing = deleted && ask(fd) == Neighbours::Nobody;
+/// A handle on the -shm of a database, not used any more and without locks: kept as long as the database is open here, unless it
+/// was deleted.
+pub(super) fn leave_index(identity: Identity, database: Identity, fd: RawFd, read_only: bool) {
+    let closing = is_deleted(fd) && ask(fd) == Neighbours::Nobody;
     {
         let mut table = KEPT.lock();
         let kept = table.entry(identity).or_default();
@@ -186,6 +194,16 @@ pub(super) fn leave_index(identity: Identity, database: Identity, fd: RawFd, rea
         close(fd);
     }
     sweep(identity.0);
+}
+
+/// Whether the file has no name any more. Nobody opens it then, and nobody was about to lock it: SQLite deletes a -shm when it has
+/// the database for itself.
+fn is_deleted(fd: RawFd) -> bool {
+    // SAFETY: stat is a plain C structure that lives across the call; a number that is no descriptor is an error.
+    unsafe {
+        let mut found: libc::stat = std::mem::zeroed();
+        libc::fstat(fd, &raw mut found) == 0 && found.st_nlink == 0
+    }
 }
 
 /// What is kept of the -shm of a database.
@@ -254,8 +272,8 @@ pub(super) fn sweep(device: u64) {
             let (database, first) = (kept.database, kept.handles.first().map(|(fd, _)| *fd));
             let goes = match (database, first) {
                 // It goes with its database.
-                (Some(database), _) if table.contains_key(&database) => false,
-                // The base has the locks on the database, so no barrier stands there.
+                (Some(database), Some(fd)) if table.contains_key(&database) && !is_deleted(fd) => false,
+                // Deleted, or the base has the locks on the database and no barrier stands there.
                 (Some(_), Some(fd)) => ask(fd) == Neighbours::Nobody || !listed(identity, fd),
                 (None, Some(fd)) => ask(fd) != Neighbours::Ours && may_close(identity, fd),
                 (_, None) => !listed(identity, -1),
@@ -367,6 +385,13 @@ fn has_lock(list: &str, pid: u32, inode: Option<u64>) -> bool {
 /// overlays.
 const EXACT: [u32; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1];
 const FUSE: u32 = 0x6573_5546;
+/// Those that ask a server about locks: FUSE, NFS, SMB under its three numbers, 9p, Ceph.
+const SERVED: [u32; 7] = [FUSE, 0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x00c3_6400];
+
+/// Whether a server may be asked about locks on the file.
+pub(super) fn is_served(fd: RawFd) -> bool {
+    kind(fd).is_none_or(|kind| SERVED.contains(&kind))
+}
 
 /// The magic number of the filesystem.
 fn kind(fd: RawFd) -> Option<u32> {
