@@ -18,25 +18,34 @@
 
 #[cfg(feature = "tokio")]
 mod asynchronous;
+pub mod backup;
+mod beside;
 mod database;
 mod error;
+pub mod health;
 mod open;
 mod options;
 mod progress;
+pub mod recover;
+mod salvage;
 mod settings;
 mod uri;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::AsyncDatabase;
+pub use backup::{Backup, BackupReport, backup, restore};
 pub use database::{Closed, Database, open};
 pub use error::{Detail, Error, last_open_error};
 pub use hardened_vfs::{
     ChecksumChoice, FsChoice, GuardChoice, LocksChoice, OptionError, PolicyChoice, RegisterError, Report,
     RollbackJournal, VerdictReport, format, fs,
 };
+pub use health::{Check, Finding, Health, check, check_with};
 pub use open::{open_connection, report};
 pub use options::Options;
 pub use progress::{Progress, Stage, Watch};
+pub use recover::{Outcome, Recover, Recovery, recover};
+pub use salvage::{LostObject, Salvage, Salvaged, SavedTable};
 pub use uri::uri;
 
 pub use {hardened_vfs, rusqlite};

@@ -5,7 +5,9 @@ use std::path::Path;
 use hardened_vfs::{Report, Setup};
 use rusqlite::{Connection, ffi};
 
+use crate::backup::{self, BeforeOpen};
 use crate::error::{self, Detail, Error};
+use crate::health::Health;
 use crate::options::Options;
 use crate::{settings, uri};
 
@@ -34,6 +36,29 @@ pub(crate) fn open_with(options: &Options, path: &Path) -> Result<Connection, Er
         error::keep(error);
     }
     result
+}
+
+/// [`open_with`], after a backup if the options ask for one.
+pub(crate) fn open_first(options: &Options, path: &Path) -> Result<Connection, Error> {
+    let connection = open_with(options, path)?;
+    if let Some(backup) = &options.backup {
+        let checked = backup::before_open(&connection, backup);
+        let refused = match checked {
+            Ok(BeforeOpen::Damaged(health)) => Some(damaged(path, &health).into()),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        if let Some(error) = refused {
+            error::keep(&error);
+            return Err(error);
+        }
+    }
+    Ok(connection)
+}
+
+fn damaged(path: &Path, health: &Health) -> Detail {
+    let hint = "recover it: hardened_sqlite::recover or `hardened recover`; no backup was made or moved";
+    Detail { hint: Some(hint.to_owned()), ..Detail::of(path, ffi::SQLITE_CORRUPT, health.to_string()) }
 }
 
 fn attempt(options: &Options, path: &Path) -> Result<Connection, Error> {

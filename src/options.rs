@@ -7,7 +7,7 @@ use hardened_vfs::{ChecksumChoice, FsChoice, GuardChoice, LocksChoice, PolicyCho
 use rusqlite::{Connection, OpenFlags};
 
 use crate::settings::Settings;
-use crate::{Database, Error};
+use crate::{Backup, Database, Error};
 
 /// How a database is opened; everything has a default. What stands here counts, whatever defaults the VFS was registered
 /// with.
@@ -26,6 +26,7 @@ pub struct Options {
     pub(crate) vfs: hardened_vfs::Options,
     pub(crate) settings: Settings,
     pub(crate) shared: Shared,
+    pub(crate) backup: Option<Backup>,
     pub(crate) read_only: bool,
     create: bool,
 }
@@ -42,7 +43,7 @@ impl Default for Options {
     fn default() -> Self {
         let (vfs, settings) = Default::default();
         let shared = Shared { readers: 8, patience: Duration::from_secs(10), close_limit: Duration::from_secs(5) };
-        Options { vfs, settings, shared, read_only: false, create: true }
+        Options { vfs, settings, shared, backup: None, read_only: false, create: true }
     }
 }
 
@@ -189,6 +190,23 @@ impl Options {
         self
     }
 
+    /// Before the application gets the database it is checked, and if it is sound it is backed up; a damaged one is
+    /// [`Error::Corrupt`], and no backup was made or moved. A [`Database`] that is open in this process already is not
+    /// checked again.
+    ///
+    /// ```
+    /// use hardened_sqlite::{Backup, Options};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("app.db");
+    /// let backup = Backup::to(directory.path().join("app.db.bak")).keep(2);
+    /// let db = Options::new().backup_before_open(backup).open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn backup_before_open(mut self, backup: Backup) -> Self {
+        self.backup = Some(backup);
+        self
+    }
+
     /// Opens a database that all of this process shares.
     ///
     /// # Errors
@@ -235,6 +253,6 @@ impl Options {
     /// [`Error`] with the path, the cause and a hint if the database cannot be opened or read. It is also kept for
     /// [`last_open_error`](crate::last_open_error).
     pub fn open_connection(&self, path: impl AsRef<Path>) -> Result<Connection, Error> {
-        crate::open::open_with(self, path.as_ref())
+        crate::open::open_first(self, path.as_ref())
     }
 }

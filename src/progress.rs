@@ -33,16 +33,12 @@ pub struct Progress {
 /// Is told how far something is, a few times a second at most, and says whether it goes on: [`ControlFlow::Break`] stops it
 /// at the next chance, with an error and without a trace.
 ///
-/// Any `FnMut(Progress) -> ControlFlow<()>` is one.
-pub type Watch<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
+/// Any `FnMut(Progress) -> ControlFlow<()> + Send` is one. While SQLite is at work on the caller's thread it is called on
+/// another.
+pub type Watch<'a> = dyn FnMut(Progress) -> ControlFlow<()> + Send + 'a;
 
 impl Progress {
     pub(crate) fn new(stage: Stage, done: u64, total: u64) -> Progress {
         Progress { stage, done, total: total.max(done) }
     }
-}
-
-/// Goes on whatever happens.
-pub(crate) fn unwatched(_: Progress) -> ControlFlow<()> {
-    ControlFlow::Continue(())
 }

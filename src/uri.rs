@@ -27,10 +27,17 @@ pub(crate) fn of_all(path: &Path, options: &Options) -> String {
     with_options(path, &options.in_full())
 }
 
+/// The URI that opens `path` with another VFS.
+pub(crate) fn plain(path: &Path) -> String {
+    format!("{}{}", scheme(path), percent_encode(path.as_os_str().as_bytes(), ESCAPED))
+}
+
+fn scheme(path: &Path) -> &'static str {
+    if path.is_absolute() { "file://" } else { "file:" }
+}
+
 fn with_options(path: &Path, options: &str) -> String {
-    let scheme = if path.is_absolute() { "file://" } else { "file:" };
-    let path = percent_encode(path.as_os_str().as_bytes(), ESCAPED);
-    let mut uri = format!("{scheme}{path}?vfs={}", hardened_vfs::NAME);
+    let mut uri = format!("{}?vfs={}", plain(path), hardened_vfs::NAME);
     if !options.is_empty() {
         uri.push('&');
         uri.push_str(options);

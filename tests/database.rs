@@ -3,6 +3,8 @@
 
 #[path = "database/cache.rs"]
 mod cache;
+#[path = "database/care.rs"]
+mod care;
 #[path = "database/closing.rs"]
 mod closing;
 #[path = "database/transactions.rs"]

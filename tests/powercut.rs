@@ -42,12 +42,8 @@ fn a_power_cut_leaves_what_was_promised() {
     if disks::is_writer() {
         return;
     }
-    if std::env::var_os("HARDENED_SKIP_NETLAB").is_some_and(|value| value == "1") {
-        eprintln!("not run: HARDENED_SKIP_NETLAB=1");
-        return;
-    }
     let programs = ["mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "filefrag"];
-    if !require::emulator() || !require::loop_devices() || !programs.iter().all(|name| require::program(name)) {
+    if !require::netlab() || !require::loop_devices() || !programs.iter().all(|name| require::program(name)) {
         return;
     }
     let seed = setting("HARDENED_POWERCUT_SEED", 20_251_121);

@@ -182,7 +182,7 @@ fn finish(options: &Options, path: &Path, connection: Connection, working: Worki
 }
 
 fn connect(options: &Options, path: &Path) -> Result<Connection, Error> {
-    crate::open::open_with(options, path)
+    crate::open::open_first(options, path)
 }
 
 fn shared(options: &Options, path: &Path, identity: Option<Identity>, connection: Connection) -> Result<Shared, Error> {

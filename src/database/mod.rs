@@ -15,8 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hardened_vfs::Report;
 use rusqlite::{Connection, Transaction, ffi};
 
+use crate::backup::{Backup, BackupReport};
 use crate::error::{Detail, Error};
+use crate::health::{self, Check, Health};
 use crate::options::Options;
+use crate::progress::Watch;
 use cache::Identity;
 pub use closing::Closed;
 use turns::{Refused, Turns};
@@ -32,7 +35,7 @@ use turns::{Refused, Turns};
 /// assert_eq!(n, 1);
 /// println!("{}", db.report());
 /// db.close()?;
-/// # Ok::<(), hardened_sqlite::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
@@ -201,6 +204,56 @@ impl Database {
             *last = fresh;
         }
         last.clone()
+    }
+
+    /// Checks the database, on one of the connections in use, in a read transaction.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("app.db");
+    /// let db = hardened_sqlite::open(&path)?;
+    /// let health = db.check(hardened_sqlite::Check::Quick)?;
+    /// assert!(health.is_ok(), "{health}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`check`](crate::check()): what kept it from coming to an end. Damage is in [`Health::findings`].
+    pub fn check(&self, check: Check) -> Result<Health, Error> {
+        self.shared.with_reader(|connection| health::check(connection, check))
+    }
+
+    /// [`check`](Database::check), with progress, and a way to stop it.
+    ///
+    /// # Errors
+    /// As there, and [`Error::Cancelled`].
+    pub fn check_with(&self, check: Check, watch: &mut Watch<'_>) -> Result<Health, Error> {
+        self.shared.with_reader(|connection| health::check_with(connection, check, watch))
+    }
+
+    /// Backs the database up while others go on with it.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let db = hardened_sqlite::open(directory.path().join("app.db"))?;
+    /// # db.write(|tx| tx.execute_batch("CREATE TABLE t(x)"))?;
+    /// let backup = hardened_sqlite::Backup::to(directory.path().join("app.db.bak")).keep(3);
+    /// println!("{}", db.backup(&backup)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Backup::run`].
+    pub fn backup(&self, backup: &Backup) -> Result<BackupReport, Error> {
+        self.shared.with_reader(|connection| backup.run(connection))
+    }
+
+    /// [`backup`](Database::backup), with progress, and a way to stop it.
+    ///
+    /// # Errors
+    /// As there, and [`Error::Cancelled`].
+    pub fn backup_with(&self, backup: &Backup, watch: &mut Watch<'_>) -> Result<BackupReport, Error> {
+        self.shared.with_reader(|connection| backup.run_with(connection, watch))
     }
 
     /// Drops this handle; the last one closes the database: its log is emptied into the file, as far as others let it and

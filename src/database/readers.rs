@@ -25,11 +25,23 @@ impl Shared {
     pub(super) fn read<T, E: From<Error>>(&self, work: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
         self.is_mine()?;
         match &self.readers {
-            Some(readers) => self.read_from(readers, work),
+            Some(readers) => self.read_from(readers, |connection| self.one_moment(connection, work)),
             None => self.with_writer(|connection| {
                 let _only = ReadOnly::on(connection).map_err(|error| self.statement_failed(error))?;
                 self.one_moment(connection, work)
             }),
+        }
+    }
+
+    /// Runs `work` on a connection that may read, outside a transaction.
+    pub(super) fn with_reader<T, E: From<Error>>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.is_mine()?;
+        match &self.readers {
+            Some(readers) => self.read_from(readers, work),
+            None => self.with_writer(work),
         }
     }
 
@@ -41,14 +53,14 @@ impl Shared {
         let mut reading = match readers.take() {
             Ok(held) => Reading(held),
             // A read within a read. Waiting for one more of a full pool, each thread could wait for the others.
-            Err(Refused::Held) => return self.one_moment(&self.connect(&self.for_reading())?, work),
+            Err(Refused::Held) => return work(&self.connect(&self.for_reading())?),
             Err(refused) => return Err(self.refused(refused).into()),
         };
         let connection = match reading.0.thing.take() {
             Some(connection) => connection,
             None => self.connect(&self.for_reading())?,
         };
-        self.one_moment(reading.0.thing.insert(connection), work)
+        work(reading.0.thing.insert(connection))
     }
 
     fn for_reading(&self) -> crate::Options {

@@ -3,11 +3,13 @@
 //! The process runs on a VFS that lets so many pages reach the database and fails from then on, also when SQLite wants to
 //! read its journal to undo them; then it goes without closing anything.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rusqlite::{Connection, OpenFlags};
 use support::fault_vfs::{Call, FailSpec, FaultVfs};
+use support::names::beside;
 use tempfile::TempDir;
 
 /// How many rows there were before the last transaction.
@@ -30,12 +32,19 @@ impl Killed {
         self.0.path().join("app.db")
     }
 
+    /// Waits until the process has been dead for longer than may lie between a record and its pages.
+    pub(crate) fn rest(&self) {
+        while age(&self.path()).min(age(&beside(&self.path(), "-guard"))) < 1100 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
     /// A copy of the database and its journal, without the guard's record.
     pub(crate) fn copy(&self) -> PathBuf {
         let copy = self.0.path().join("copy.db");
         std::fs::copy(self.path(), &copy).unwrap();
-        if super::beside(&self.path(), "-journal").exists() {
-            std::fs::copy(super::beside(&self.path(), "-journal"), super::beside(&copy, "-journal")).unwrap();
+        if beside(&self.path(), "-journal").exists() {
+            std::fs::copy(beside(&self.path(), "-journal"), beside(&copy, "-journal")).unwrap();
         }
         copy
     }
@@ -43,7 +52,17 @@ impl Killed {
 
 /// A process that died after so many pages had been written.
 pub(crate) fn killed_after(test: &str, pages: u64) -> Killed {
-    killed(test, &pages.to_string())
+    // On a machine that stands still between the record and the pages the times prove nothing.
+    let prompt =
+        |killed: &Killed| pages == 0 || age(&killed.path()).abs_diff(age(&beside(&killed.path(), "-guard"))) < 500;
+    (0..10).map(|_| killed(test, &pages.to_string())).find(prompt).expect("a record right before its pages")
+}
+
+/// How long ago the status of a file was changed, in milliseconds.
+fn age(path: &Path) -> i128 {
+    let found = std::fs::metadata(path).unwrap();
+    let changed = i128::from(found.ctime()) * 1000 + i128::from(found.ctime_nsec()) / 1_000_000;
+    i128::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap() - changed
 }
 
 /// A process that died in a transaction that changes one row.

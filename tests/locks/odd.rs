@@ -11,6 +11,9 @@ use super::{STOCK, code, open, peer};
 
 /// A FUSE mount that keeps locks itself, with a database on it.
 struct Odd {
+    /// As long as somebody has the file open the kernel does not forget it: locks that nobody gives up belong to a node, and
+    /// the next look would find another one.
+    _known: std::fs::File,
     mount: Mount,
     _backing: TempDir,
     _at: TempDir,
@@ -20,9 +23,9 @@ impl Odd {
     fn new() -> Odd {
         let (backing, at) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let mount = Mount::new(Options::new(backing.path()).subtype("oddfs").forward_locks(true), at.path()).unwrap();
-        let odd = Odd { mount, _backing: backing, _at: at };
-        assert_eq!(code(&open(&odd.path(), STOCK), "CREATE TABLE t(x); INSERT INTO t VALUES (1)"), 0);
-        odd
+        let path = mount.path().join("app.db");
+        assert_eq!(code(&open(&path, STOCK), "CREATE TABLE t(x); INSERT INTO t VALUES (1)"), 0);
+        Odd { _known: std::fs::File::open(path).unwrap(), mount, _backing: backing, _at: at }
     }
 
     fn path(&self) -> std::path::PathBuf {
@@ -187,6 +190,54 @@ fn a_server_that_does_not_answer_keeps_nobody_from_databases_elsewhere() {
     hold.release();
     thread.join().unwrap();
     assert!(answer.is_ok(), "an open waits for another filesystem");
+}
+
+/// What somebody in the way of `db` is told: the code, and the note in the report if there is one.
+fn told(db: &Connection) -> (i32, Option<String>) {
+    let code = code(db, "BEGIN IMMEDIATE; ROLLBACK");
+    (code, report(db).unwrap().notes.into_iter().find(|note| note.contains("no process of this host holds")))
+}
+
+#[test]
+fn a_filesystem_that_keeps_locks_itself_frees_those_of_a_killed_process_and_a_living_one_is_not_called_dead() {
+    if !prepared() {
+        return;
+    }
+    for vfs in [STOCK, "vfs=hardened"] {
+        let odd = Odd::new();
+        let mut holder = peer(&odd.path(), vfs);
+        assert_eq!((holder.run("BEGIN IMMEDIATE"), holder.run("INSERT INTO t VALUES (2)")), (0, 0));
+        let db = open(&odd.path(), "vfs=hardened");
+        assert_eq!(told(&db), (rusqlite::ffi::SQLITE_BUSY, None), "{vfs}");
+        let released = odd.mount.counters().get(Op::Release);
+        holder.kill();
+        // Those of the base and of the locks: the kernel sends them when the process is gone already.
+        assert!(odd.mount.wait_counted(Op::Release, released + 2, std::time::Duration::from_secs(60)) || vfs == STOCK);
+        let free = (0..1000).any(|_| code(&db, "BEGIN IMMEDIATE; ROLLBACK") == 0);
+        assert!(free, "{vfs}");
+        assert_eq!(told(&db), (0, None), "{vfs}");
+    }
+}
+
+#[test]
+fn a_filesystem_that_forgets_locks_only_by_their_owner_keeps_those_of_a_killed_process_and_they_are_named() {
+    if !prepared() {
+        return;
+    }
+    for (vfs, kept) in [(STOCK, false), ("vfs=hardened&locks=posix", false), ("vfs=hardened", true)] {
+        let odd = Odd::new();
+        let mut killed = peer(&odd.path(), vfs);
+        assert_eq!((killed.run("BEGIN IMMEDIATE"), killed.run("INSERT INTO t VALUES (2)")), (0, 0));
+        // What is left are the FLUSH requests, which name the process and not the open file.
+        odd.mount.fault(Fault::on(Op::Release));
+        killed.kill();
+        let db = open(&odd.path(), "vfs=hardened");
+        let (code, note) = told(&db);
+        assert_eq!((code == rusqlite::ffi::SQLITE_BUSY, note.is_some()), (kept, kept), "{vfs}: {code} {note:?}");
+        if let Some(note) = note {
+            assert!(note.contains("fuse.oddfs") && note.contains("mount it again"), "{note}");
+        }
+    }
 }
 
 /// Numbers of Linux, so that the root crate needs no libc.

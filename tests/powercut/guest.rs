@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::log_writes::Disk;
-use support::{mounts, require};
+use support::{mounts, process};
 
 use crate::disks::{FILESYSTEM, KINDS, Kind, SIZE};
 use crate::workload::Rng;
@@ -55,17 +55,6 @@ fn emulated((number, disk): (usize, &Remains)) -> [String; 8] {
     ]
 }
 
-/// This program as the guest gets it: without debug information, if that can be taken off.
-fn writer(directory: &Path) -> PathBuf {
-    let (this, writer) = (std::env::current_exe().unwrap(), directory.join("writer"));
-    let stripped = require::find_program("strip")
-        .is_some_and(|strip| Command::new(strip).arg("-o").arg(&writer).arg(&this).status().unwrap().success());
-    if !stripped {
-        std::fs::copy(&this, &writer).unwrap();
-    }
-    writer
-}
-
 /// Boots a guest with all kinds of disks, in `directory`, and cuts its power when the writers are under way. `test` is
 /// the name of the test that calls [`crate::disks::is_writer`] first.
 pub(crate) fn cut(directory: &Path, test: &str, seed: u64, rng: &mut Rng) -> Vec<Remains> {
@@ -75,7 +64,7 @@ pub(crate) fn cut(directory: &Path, test: &str, seed: u64, rng: &mut Rng) -> Vec
     let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/netlab");
     let (pid, errors) = (directory.join("pid"), directory.join("errors"));
     let mut run = Command::new(lab.join("run"));
-    for file in [writer(directory), directory.join("seed"), directory.join("test")] {
+    for file in [process::copy_of_this_program(directory, "writer"), directory.join("seed"), directory.join("test")] {
         run.arg("-f").arg(file);
     }
     let pidfile = ["-pidfile".to_owned(), pid.display().to_string()];

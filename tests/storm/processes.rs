@@ -143,7 +143,8 @@ impl Writers {
         (writer, event)
     }
 
-    fn next(&mut self) -> (usize, Option<Event>) {
+    /// What the next writer says; `None` is its end.
+    pub(crate) fn next(&mut self) -> (usize, Option<Event>) {
         match self.events.recv_timeout(SOON) {
             Ok(event) => self.heard(event),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => panic!("no writer gets on"),

@@ -129,13 +129,13 @@ pub(crate) fn write(task: &Task, mut tell: impl FnMut(Event) -> bool) -> rusqlit
     // A small page cache, so that large transactions write before they commit.
     db.execute_batch(&format!("PRAGMA cache_size = 16; {pragmas}"))?;
     begin(&db)?;
-    db.execute_batch(
-        "CREATE TABLE IF NOT EXISTS done(writer, seq, PRIMARY KEY (writer, seq)) WITHOUT ROWID;
+    let tables = "CREATE TABLE IF NOT EXISTS done(writer, seq, PRIMARY KEY (writer, seq)) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS item(writer, slot, seq, body, PRIMARY KEY (writer, slot));
          CREATE INDEX IF NOT EXISTS item_by_seq ON item(seq, writer);
-         COMMIT",
-    )?;
-    let mut seq: u32 = db.query_row("SELECT ifnull(max(seq), 0) FROM done WHERE writer = ?", [writer], |r| r.get(0))?;
+         COMMIT";
+    retried(|| db.execute_batch(tables))?;
+    let last = "SELECT ifnull(max(seq), 0) FROM done WHERE writer = ?";
+    let mut seq: u32 = retried(|| db.query_row(last, [writer], |row| row.get(0)))?;
     loop {
         seq += 1;
         if !tell(Event::Begin(seq)) {
@@ -174,8 +174,9 @@ pub(crate) fn write(task: &Task, mut tell: impl FnMut(Event) -> bool) -> rusqlit
     }
 }
 
-fn run(db: &Connection, sql: &str, parameters: impl Params) -> rusqlite::Result<()> {
-    db.prepare_cached(sql)?.execute(parameters).map(drop)
+fn run(db: &Connection, sql: &str, parameters: impl Params + Clone) -> rusqlite::Result<()> {
+    // A page that does not fit into the cache is written, for which readers must have left.
+    retried(|| db.prepare_cached(sql)?.execute(parameters.clone()).map(drop))
 }
 
 fn begin(db: &Connection) -> rusqlite::Result<()> {

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::lock::fork;
 use crate::lock::ofd::Handle;
+use crate::lock::{ALL, Bytes, fork};
 
 /// A database file that is open for reading, while SQLite may have it open too.
 ///
@@ -37,6 +37,17 @@ impl DatabaseFile {
     pub fn open(path: &Path) -> io::Result<DatabaseFile> {
         fork::watch();
         Handle::open(path, true).map(DatabaseFile)
+    }
+
+    /// Opens it for writing too, and keeps everybody else out of it: as long as this is open nobody reads or writes the database
+    /// who takes SQLite's locks. `None` if somebody has one now. Nothing is to be written through it all the same.
+    ///
+    /// # Errors
+    /// Those of open(2) and fcntl(2): some filesystems know no such locks.
+    pub fn alone(path: &Path) -> io::Result<Option<DatabaseFile>> {
+        fork::watch();
+        let handle = Handle::open(path, false)?;
+        Ok(handle.take(ALL, true)?.then_some(DatabaseFile(handle)))
     }
 
     /// Device and inode.
@@ -67,6 +78,14 @@ impl DatabaseFile {
     /// Those of fstat(2), and in a forked child.
     pub fn size(&self) -> io::Result<u64> {
         Ok(u64::try_from(rustix::fs::fstat(self.fd()?)?.st_size).unwrap_or(0))
+    }
+
+    /// Whether somebody holds a lock of SQLite's on it: a connection that reads or writes, or is in WAL mode, in any process.
+    ///
+    /// # Errors
+    /// Those of fcntl(2), and in a forked child.
+    pub fn is_locked(&self) -> io::Result<bool> {
+        self.0.held(ALL).map(|held| held.is_some())
     }
 
     /// The descriptor, to read from only.

@@ -65,6 +65,9 @@ pub struct Report {
     pub overridden: Vec<String>,
     /// `read-write`, `read-only`, `immutable` or `nolock`.
     pub access: String,
+    /// Device and inode of the file that was opened; `None` where the path may mean something else than a file.
+    #[serde(default)]
+    pub identity: Option<(u64, u64)>,
     /// What page 1 says: `SQLite database, ...`, or what the file seems to be instead.
     pub file: String,
     /// The journal mode in force, if it could be read.
@@ -118,6 +121,7 @@ impl Report {
             settings: String::new(),
             alarms: Vec::new(),
             notes: Vec::new(),
+            identity: None,
             base: words("none"),
             sqlite: words(sqlite),
             hardened: env!("CARGO_PKG_VERSION").to_owned(),

@@ -19,7 +19,7 @@ pub(crate) enum Failure {
         /// What the user can do.
         hint: Option<String>,
     },
-    /// An SQL statement failed.
+    /// An SQL statement failed, or something else on an open database.
     Sql {
         /// What happened, with the place in the SQL text if SQLite tells it.
         message: String,
@@ -34,6 +34,11 @@ impl Failure {
     /// The failure to open a database.
     pub(crate) fn open(error: &hardened_sqlite::Error) -> Failure {
         Failure::Open { message: error.to_string(), hint: error.hint().map(str::to_owned) }
+    }
+
+    /// The failure of work on an open database.
+    pub(crate) fn failed(error: &hardened_sqlite::Error) -> Failure {
+        Failure::Sql { message: error.to_string(), hint: error.hint().map(str::to_owned) }
     }
 
     /// The failure of a statement of `sql`.

@@ -3,12 +3,18 @@
 //! Invariant: results go to standard output and everything else to standard error, where no byte of a database
 //! reaches the terminal unescaped. The exit code tells the outcome, as [`EXIT_CODES`] says.
 
+mod backup;
+mod check;
 mod checksum;
 mod doctor;
 mod examine;
 mod failure;
+mod journal;
 mod json;
+mod print;
+mod progress;
 mod record;
+mod recover;
 mod sql;
 mod table;
 
@@ -39,6 +45,18 @@ enum Command {
     Sql(sql::Args),
     #[command(after_help = doctor::EXIT_CODES)]
     Doctor(doctor::Args),
+    #[command(after_help = check::EXIT_CODES)]
+    Check(check::Args),
+    #[command(after_help = backup::EXIT_CODES)]
+    Backup(backup::Args),
+    #[command(after_help = backup::EXIT_CODES)]
+    Restore(backup::RestoreArgs),
+    #[command(after_help = recover::EXIT_CODES)]
+    Recover(recover::Args),
+    #[command(after_help = journal::EXIT_CODES)]
+    Checkpoint(journal::CheckpointArgs),
+    #[command(after_help = journal::EXIT_CODES)]
+    Convert(journal::ConvertArgs),
     #[command(after_help = checksum::EXIT_CODES)]
     Checksum(checksum::Args),
 }
@@ -49,6 +67,12 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Sql(args) => sql::run(&args, &mut out).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args, &mut out),
+        Command::Check(args) => check::run(&args, &mut out),
+        Command::Backup(args) => backup::run(&args, &mut out),
+        Command::Restore(args) => backup::restore(&args, &mut out),
+        Command::Recover(args) => recover::run(&args, &mut out),
+        Command::Checkpoint(args) => journal::checkpoint(&args, &mut out),
+        Command::Convert(args) => journal::convert(&args, &mut out),
         Command::Checksum(args) => checksum::run(&args, &mut out),
     };
     // What was printed before a failure belongs above its message.

@@ -23,5 +23,7 @@ pub mod renaming;
 pub mod require;
 mod rule;
 pub mod second;
+pub mod shell;
 pub mod sqlite;
+pub mod strace;
 pub mod system_call;

@@ -2,9 +2,11 @@
 //!
 //! Invariant: a forked child never comes back into the test; it ends where its closure ends.
 
+use crate::require::find_program;
 use rustix::process::{Pid, WaitOptions, waitpid};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// This test program once more, to run the test `test` alone and without a word kept back.
@@ -33,6 +35,20 @@ pub fn alone(test: &str, body: impl FnOnce()) {
     assert!(output.status.success(), "{}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("1 passed"), "{test} is not the name of a test: {text}");
     println!("{text}");
+}
+
+/// Puts this program into `directory` under another name, for a guest: without debug information, if that can be taken off.
+///
+/// # Panics
+/// If it cannot be copied.
+pub fn copy_of_this_program(directory: &Path, name: &str) -> PathBuf {
+    let (this, copy) = (std::env::current_exe().unwrap(), directory.join(name));
+    let stripped = find_program("strip")
+        .is_some_and(|strip| Command::new(strip).arg("-o").arg(&copy).arg(&this).status().unwrap().success());
+    if !stripped {
+        std::fs::copy(&this, &copy).unwrap();
+    }
+    copy
 }
 
 /// How a child ends after its closure.

@@ -99,6 +99,16 @@ pub fn emulator() -> bool {
     dir.join("guest.img").is_file() || unavailable(&format!("the lab image {}", dir.join("guest.img").display()))
 }
 
+/// [`emulator`], unless the environment variable `HARDENED_SKIP_NETLAB` is 1: the second end of the dependency range is
+/// tested without the lab, which takes minutes.
+pub fn netlab() -> bool {
+    if std::env::var_os("HARDENED_SKIP_NETLAB").is_some_and(|value| value == "1") {
+        eprintln!("not run: HARDENED_SKIP_NETLAB=1");
+        return false;
+    }
+    emulator()
+}
+
 /// Where the network lab keeps its images: `NETLAB_DIR`, or `~/.cache/hardened-netlab`.
 pub fn netlab_dir() -> PathBuf {
     match std::env::var_os("NETLAB_DIR") {

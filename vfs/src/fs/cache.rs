@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::{MountFacts, Verdict};
+use crate::lock::fork::{self, PerProcess};
 
 /// Names a mount as well as this kernel can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,11 +42,12 @@ struct Known {
     watch: Option<watch::MountWatch>,
 }
 
-static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
+/// A forked child begins anew: it shares the watch and would take the parent's news.
+static KNOWN: PerProcess<Known> = PerProcess::new(|_| Known::default());
 
 fn with<T>(look: impl FnOnce(&mut Known) -> T) -> T {
-    let mut known: MutexGuard<'_, Option<Known>> = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    look(known.get_or_insert_with(Known::default))
+    fork::watch();
+    look(&mut KNOWN.lock())
 }
 
 /// Forgets what an id that may be used again was known for, if the mount table has changed or cannot be watched.
@@ -102,24 +104,30 @@ mod watch {
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-    pub(super) struct MountWatch {
-        table: File,
-        /// A forked child shares the file and would take the parent's news.
-        pid: u32,
-    }
+    pub(super) struct MountWatch(File);
 
     pub(super) fn unchanged(watch: &mut Option<MountWatch>) -> bool {
-        let pid = std::process::id();
         match watch {
-            Some(watch) if watch.pid == pid => {
-                let mut polled = [PollFd::new(&watch.table, PollFlags::PRI | PollFlags::ERR)];
+            Some(MountWatch(table)) => {
+                let mut polled = [PollFd::new(table, PollFlags::PRI | PollFlags::ERR)];
                 let now = Timespec { tv_sec: 0, tv_nsec: 0 };
                 matches!(poll(&mut polled, Some(&now)), Ok(0))
             }
-            _ => {
-                *watch = File::open("/proc/self/mountinfo").ok().map(|table| MountWatch { table, pid });
+            None => {
+                *watch = File::open("/proc/self/mountinfo").ok().map(MountWatch);
                 false
             }
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_is_forked_while_a_thread_looks_does_not_wait_for_it() {
+        let path = Path::new("/hardened-test/a/directory/that/nobody/knows");
+        assert!(with(|_| fork::in_child(|| directory(path).is_none())));
     }
 }

@@ -6,10 +6,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, MutexGuard, mpsc};
 use std::time::Instant;
 
 use super::cache::MountKey;
+use crate::lock::fork::{self, PerProcess};
 
 type Step = Box<dyn FnOnce() + Send>;
 
@@ -20,15 +21,16 @@ struct Waiting {
 
 #[derive(Default)]
 struct Lane {
-    /// The process that runs the thread: a forked child has the queue but not the thread.
-    pid: u32,
     running: bool,
     waiting: VecDeque<Waiting>,
     #[cfg(test)]
     threads: u32,
 }
 
-static LANES: Mutex<Option<HashMap<MountKey, Lane>>> = Mutex::new(None);
+type Lanes = HashMap<MountKey, Lane>;
+
+/// A forked child has none of the threads.
+static LANES: PerProcess<Lanes> = PerProcess::new(|_| HashMap::new());
 
 /// Runs `step` in the lane of `mount`. `None` if it did not end before `deadline`, or no thread could be had.
 pub(super) fn run<T: Send + 'static>(
@@ -56,20 +58,17 @@ pub(super) fn run<T: Send + 'static>(
 /// How many threads the lane of a mount has had since it last was empty.
 #[cfg(test)]
 fn threads(mount: MountKey) -> u32 {
-    lock().as_ref().and_then(|lanes| lanes.get(&mount)).map_or(0, |lane| lane.threads)
+    lock().get(&mount).map_or(0, |lane| lane.threads)
 }
 
-fn lock() -> MutexGuard<'static, Option<HashMap<MountKey, Lane>>> {
-    LANES.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> MutexGuard<'static, Lanes> {
+    fork::watch();
+    LANES.lock()
 }
 
 fn enqueue(mount: MountKey, waiting: Waiting) -> Option<()> {
     let mut lanes = lock();
-    let lane = lanes.get_or_insert_with(HashMap::new).entry(mount).or_default();
-    let pid = std::process::id();
-    if lane.pid != pid {
-        *lane = Lane { pid, ..Lane::default() };
-    }
+    let lane = lanes.entry(mount).or_default();
     lane.waiting.retain(|waiting| !waiting.abandoned.load(Ordering::Relaxed));
     lane.waiting.push_back(waiting);
     if !lane.running {
@@ -91,14 +90,12 @@ fn serve(mount: MountKey) {
     loop {
         let next = {
             let mut lanes = lock();
-            let Some(lane) = lanes.as_mut().and_then(|lanes| lanes.get_mut(&mount)) else { return };
+            let Some(lane) = lanes.get_mut(&mount) else { return };
             match lane.waiting.pop_front() {
                 Some(next) => next,
                 None => {
                     lane.running = false;
-                    if let Some(lanes) = lanes.as_mut() {
-                        lanes.remove(&mount);
-                    }
+                    lanes.remove(&mount);
                     return;
                 }
             }
@@ -136,6 +133,26 @@ mod tests {
         gate.wait();
         // The lane serves again, and what was given up has not been run in between.
         assert_eq!(run(mount, Instant::now() + Duration::from_secs(30), || 7), Some(7));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_child_that_is_forked_while_a_lane_serves_has_lanes_of_its_own() {
+        let (mount, gate) = (MountKey::Device(u64::MAX - 2), Arc::new(Barrier::new(2)));
+        let held = Arc::clone(&gate);
+        let soon = Instant::now() + Duration::from_millis(20);
+        assert_eq!(
+            run(mount, soon, move || {
+                held.wait();
+            }),
+            None
+        );
+        // Its thread is the parent's, and so is whoever holds the mutex.
+        let lanes = lock();
+        let answered = fork::in_child(|| run(mount, Instant::now() + Duration::from_secs(30), || 5) == Some(5));
+        drop(lanes);
+        gate.wait();
+        assert!(answered);
     }
 
     #[test]

@@ -143,12 +143,14 @@ mod linux {
         }
         // On SMB a lock behind SQLite's would keep others from writing what stands there.
         if matches!(upgrade, Upgrade::Atomic) && matches!(names::claim(&handle, &main.path), Ok(false)) {
-            let reason =
-                "the file has several names (hard links) and is open under another one: each name has its own \
-                          journal and its own -wal, so the two would corrupt it"
-                    .to_owned();
+            let reason = "somebody has the file open by another name: a hard link, the file mounted alone at a second place \
+                          (a bind mount, as containers make it), or the name it had before it was renamed. Each name has \
+                          its own journal and its own -wal, so the two would corrupt it";
             let refusal = Refusal::new(&main.path, libsqlite3_sys::SQLITE_CANTOPEN, reason);
-            return Err(refusal.hint("open it by one name everywhere, or remove the other names"));
+            return Err(refusal.hint(
+                "open it by one name everywhere: remove the other hard links, mount its directory and not the file, and \
+                 close what has a renamed file open by its old name",
+            ));
         }
         let said = match upgrade {
             Upgrade::Atomic => "of the open file (OFD): no other close() drops them".to_owned(),

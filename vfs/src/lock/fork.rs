@@ -94,6 +94,24 @@ impl<T: Send + 'static> PerProcess<T> {
     }
 }
 
+/// Runs `body` in a forked child and tells what it answered, which it must do in time.
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) fn in_child(body: impl FnOnce() -> bool) -> bool {
+    watch();
+    // SAFETY: the child runs only `body` and leaves with _exit, or is ended by the alarm.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::alarm(60);
+            libc::_exit(i32::from(body()));
+        }
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+        assert!(libc::WIFEXITED(status), "{status}");
+        libc::WEXITSTATUS(status) == 1
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

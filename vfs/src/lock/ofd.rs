@@ -2,7 +2,8 @@
 //!
 //! The handle is opened once and stays open as long as the connection; closing it is the business of [`parked`]. Its number is
 //! 1000 or more where that can be had, out of reach of code that closes a number it has closed before, and it is compared with
-//! the database before a transaction writes: a number that has come to mean another file is never used again.
+//! the database before a transaction writes: a number that has come to mean another file, or a later handle of ours, is never
+//! used again.
 
 use std::cell::Cell;
 use std::fs::{File, Metadata, Permissions};
@@ -12,14 +13,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::barrier::{self, Raised};
+use super::handles::{self, Registered};
 use super::parked::{self, Close, Identity};
-use super::{ALL, Bytes, Range, fork, handles};
+use super::{ALL, Bytes, Range, fork};
 
 /// Below this are the numbers that programs use, and mix up.
-pub(super) const HIGH: libc::c_int = 1000;
-
-/// The number of a handle that is ours no more.
-const LOST: RawFd = -1;
+const HIGH: libc::c_int = 1000;
 
 /// The whole file.
 const EVERYTHING: Range = Range { start: 0, length: 0 };
@@ -27,7 +26,8 @@ const EVERYTHING: Range = Range { start: 0, length: 0 };
 /// A handle for locks.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    fd: Cell<RawFd>,
+    /// None: the number is ours no more.
+    registered: Cell<Option<Registered>>,
     identity: Identity,
     /// Such a handle takes no exclusive locks.
     read_only: bool,
@@ -71,7 +71,7 @@ impl Handle {
             options.create(true).mode(mode);
         }
         let file = options.open(path)?;
-        handles::register(file.as_raw_fd());
+        let registered = handles::register(file.as_raw_fd());
         if let (Some(mode), Ok(found)) = (create, file.metadata()) {
             if found.len() == 0 && found.mode() & 0o777 != mode {
                 // The umask does not count. Where this is not allowed the file stays as it is.
@@ -80,7 +80,10 @@ impl Handle {
         }
         // Moved up, it would be closed once: a stock neighbour may open and lock the file at any moment.
         let refused = parked::first(file.as_raw_fd()).err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
-        let mut handle = Handle::at(file.metadata(), file.into_raw_fd(), read_only, refused)?;
+        let found = file.metadata();
+        // From here on it may not simply be closed.
+        let _fd = file.into_raw_fd();
+        let mut handle = Handle::at(found, registered, read_only, refused)?;
         handle.database = Some(database);
         Ok(handle)
     }
@@ -88,13 +91,13 @@ impl Handle {
     /// One that was kept of this inode, if its number still means it.
     fn kept(found: &Metadata, read_only: bool, database: Option<Identity>) -> Option<Handle> {
         let identity = (found.dev(), found.ino());
-        while let Some(fd) = parked::take(identity, read_only) {
-            if !matches!(is_still(fd, identity), Ok(false)) {
-                let mut handle = Handle::of(fd, identity, read_only, None);
+        while let Some(registered) = parked::take(identity, read_only) {
+            if !is_not(registered, identity) {
+                let mut handle = Handle::of(registered, identity, read_only, None);
                 handle.database = database;
                 return Some(handle);
             }
-            handles::forget(fd);
+            registered.forget();
             parked::left(identity, None);
         }
         None
@@ -102,24 +105,25 @@ impl Handle {
 
     fn on(file: File, read_only: bool) -> io::Result<Handle> {
         // Before anything that a server has to answer: a child that is forked meanwhile must not keep it.
-        handles::register(file.as_raw_fd());
+        let low = handles::register(file.as_raw_fd());
         let found = file.metadata();
         let identity = found.as_ref().ok().map(|found| (found.dev(), found.ino()));
         // From here on it may not simply be closed.
-        let (fd, refused) = move_up(file.into_raw_fd(), identity);
-        Handle::at(found, fd, read_only, refused)
+        let _fd = file.into_raw_fd();
+        let (registered, refused) = move_up(low, identity);
+        Handle::at(found, registered, read_only, refused)
     }
 
-    fn at(found: io::Result<Metadata>, fd: RawFd, read_only: bool, refused: Option<i32>) -> io::Result<Handle> {
+    fn at(found: io::Result<Metadata>, at: Registered, read_only: bool, refused: Option<i32>) -> io::Result<Handle> {
         let found = found?;
         let identity = (found.dev(), found.ino());
         parked::joined(identity);
-        Ok(Handle::of(fd, identity, read_only, refused))
+        Ok(Handle::of(at, identity, read_only, refused))
     }
 
-    fn of(fd: RawFd, identity: Identity, read_only: bool, refused: Option<i32>) -> Handle {
-        let (forks, counted) = (fork::count(), Cell::new(true));
-        Handle { fd: Cell::new(fd), identity, read_only, forks, refused, database: None, counted }
+    fn of(at: Registered, identity: Identity, read_only: bool, refused: Option<i32>) -> Handle {
+        let (registered, counted) = (Cell::new(Some(at)), Cell::new(true));
+        Handle { registered, identity, read_only, forks: fork::count(), refused, database: None, counted }
     }
 
     /// The error number with which the filesystem has refused the first question about locks.
@@ -140,11 +144,11 @@ impl Handle {
         if self.forks != fork::count() {
             return Err(io::Error::other("the connection belongs to the parent process"));
         }
-        if self.fd.get() == LOST {
-            return Err(lost());
+        match self.registered.get() {
+            // SAFETY: open as long as the handle, as far as it is up to us.
+            Some(registered) if registered.is_current() => Ok(unsafe { BorrowedFd::borrow_raw(registered.fd()) }),
+            _ => Err(lost()),
         }
-        // SAFETY: open as long as the handle, as far as it is up to us.
-        Ok(unsafe { BorrowedFd::borrow_raw(self.fd.get()) })
     }
 
     /// The strongest kind of lock that somebody else has on these bytes, as far as the kernel tells: `true` for exclusive.
@@ -171,21 +175,22 @@ impl Handle {
         self.counted.set(false);
         if self.forks != fork::count() {
             // The child has closed it before anything else.
-            self.fd.set(LOST);
+            self.registered.set(None);
             return base.map_or(libsqlite3_sys::SQLITE_OK, |base| base());
         }
         // Kept, the handle would keep its locks too, and so would a child that is about to call exec(2).
         let _ = self.release(EVERYTHING);
-        if matches!(is_still(self.fd.get(), self.identity), Ok(false)) {
-            self.lose();
-        }
-        match (self.fd.replace(LOST), self.database) {
-            (LOST, _) => parked::left(self.identity, base),
-            (fd, None) => parked::leave(self.identity, fd, self.read_only, base),
-            (fd, Some(database)) => {
-                parked::leave_index(self.identity, database, fd, self.read_only);
+        match (self.registered.take(), self.database) {
+            (Some(registered), _) if is_not(registered, self.identity) => {
+                registered.forget();
+                parked::left(self.identity, base)
+            }
+            (Some(registered), None) => parked::leave(self.identity, registered, self.read_only, base),
+            (Some(registered), Some(database)) => {
+                parked::leave_index(self.identity, database, registered, self.read_only);
                 base.map_or(libsqlite3_sys::SQLITE_OK, |base| base())
             }
+            (None, _) => parked::left(self.identity, base),
         }
     }
 
@@ -216,7 +221,7 @@ impl Handle {
 
     /// The number is somebody else's now.
     fn lose(&self) -> io::Error {
-        handles::forget(self.fd.replace(LOST));
+        self.registered.take().map(Registered::forget);
         lost()
     }
 }
@@ -226,6 +231,11 @@ fn lost() -> io::Error {
         "something in this process has closed the descriptor that held its locks; close the connection, and find the code \
          that closes descriptors which are not its own",
     )
+}
+
+/// Whether the number means another file or another handle by now.
+fn is_not(registered: Registered, identity: Identity) -> bool {
+    !registered.is_current() || matches!(is_still(registered.fd(), identity), Ok(false))
 }
 
 /// Whether the number still means this file. A server that does not answer proves nothing.
@@ -248,32 +258,30 @@ fn is_still(fd: RawFd, identity: Identity) -> io::Result<bool> {
 
 /// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
 /// drops those of this process. The number that is answered is registered.
-fn move_up(low: RawFd, identity: Option<Identity>) -> (RawFd, Option<i32>) {
-    match (parked::first(low), identity) {
+fn move_up(low: Registered, identity: Option<Identity>) -> (Registered, Option<i32>) {
+    match (parked::first(low.fd()), identity) {
         (Err(error), _) => (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
-        (Ok(None), Some(identity)) if low < HIGH => (moved_up(low, identity).unwrap_or(low), None),
+        (Ok(None), Some(identity)) if low.fd() < HIGH => (moved_up(low, identity).unwrap_or(low), None),
         (Ok(_), _) => (low, None),
     }
 }
 
-fn moved_up(low: RawFd, identity: Identity) -> Option<RawFd> {
+fn moved_up(low: Registered, identity: Identity) -> Option<Registered> {
     // SAFETY: an open descriptor.
-    let high = unsafe { libc::fcntl(low, libc::F_DUPFD_CLOEXEC, HIGH) };
+    let high = unsafe { libc::fcntl(low.fd(), libc::F_DUPFD_CLOEXEC, HIGH) };
     if high < 0 {
         return None;
     }
-    handles::register(high);
+    let high = handles::register(high);
     // A server is asked often enough before anybody is told whether its locks work.
-    let raised = if parked::is_served(high) { Raised::Never } else { barrier::raise(high) };
+    let raised = if parked::is_served(high.fd()) { Raised::Never } else { barrier::raise(high.fd()) };
     // A table of descriptors that must grow for the number waits milliseconds for the other threads: time for a neighbour.
-    let moved = raised != Raised::Held && matches!(parked::first(high), Ok(None));
+    let moved = raised != Raised::Held && matches!(parked::first(high.fd()), Ok(None));
     if moved {
-        handles::forget(low);
-        // SAFETY: doubled.
-        unsafe { libc::close(low) };
+        low.close();
     }
     if raised == Raised::Yes {
-        barrier::lower(high);
+        barrier::lower(high.fd());
     }
     if !moved {
         parked::keep_double(identity, high);
@@ -363,19 +371,25 @@ mod tests {
         assert_eq!(code, 0);
     }
 
-    /// Runs `body` in a forked child and tells what it answered.
-    fn in_child(body: impl FnOnce() -> bool) -> bool {
-        // SAFETY: the child runs only `body` and leaves with _exit.
-        unsafe {
-            let child = libc::fork();
-            if child == 0 {
-                libc::_exit(i32::from(body()));
-            }
-            let mut status = 0;
-            assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-            assert!(libc::WIFEXITED(status), "{status}");
-            libc::WEXITSTATUS(status) == 1
-        }
+    #[test]
+    fn a_number_that_was_closed_and_is_that_of_a_later_handle_is_left_to_that_one() {
+        let _turn = turn();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let old = Handle::open(file.path(), false).unwrap();
+        assert!(old.take(SHARED, false).unwrap());
+        let number = old.fd().unwrap().as_raw_fd();
+        // What a program does by mistake; the number may be given to another test, unless it is taken at once.
+        let double = File::options().read(true).write(true).open(file.path()).unwrap();
+        // SAFETY: an open descriptor takes the place of another one.
+        assert_eq!(unsafe { libc::dup3(double.as_raw_fd(), number, libc::O_CLOEXEC) }, number);
+        let new = Handle::at(double.metadata(), handles::register(number), false, None).unwrap();
+        assert!(new.take(RESERVED, true).unwrap());
+        assert!(old.release(EVERYTHING).is_err() && old.verify().is_err() && old.stat().is_none());
+        drop(old);
+        assert_eq!(new.fd().unwrap().as_raw_fd(), number);
+        assert!(new.verify().is_ok(), "not closed");
+        let observer = Handle::open(file.path(), false).unwrap();
+        assert!(observer.taken(RESERVED).unwrap(), "not released");
     }
 
     #[test]
@@ -427,7 +441,7 @@ mod tests {
         assert!(mine.take(RESERVED, true).unwrap(), "of the two the one that can write");
         drop(mine);
         // Both would take the handle that was kept.
-        let theirs = in_child(|| {
+        let theirs = fork::in_child(|| {
             Handle::open(file.path(), false).is_ok_and(|theirs| {
                 let taken = theirs.take(RESERVED, true).unwrap_or(false);
                 std::mem::forget(theirs);
@@ -437,7 +451,7 @@ mod tests {
         assert!(theirs, "free, so the child gets it; it ended with the child");
         let mine = Handle::open(file.path(), false).unwrap();
         assert!(mine.take(RESERVED, true).unwrap());
-        let theirs = in_child(|| {
+        let theirs = fork::in_child(|| {
             Handle::open(file.path(), false).is_ok_and(|theirs| theirs.take(RESERVED, true).unwrap_or(false))
         });
         assert!(!theirs, "mine");

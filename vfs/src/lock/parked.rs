@@ -13,10 +13,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
 
+use super::ALL;
 use super::barrier::{self, Raised};
 use super::fork::PerProcess;
-use super::ofd::HIGH;
-use super::{ALL, handles};
+use super::handles::Registered;
 
 /// Device and inode.
 pub(crate) type Identity = (u64, u64);
@@ -41,7 +41,7 @@ struct Kept {
     /// The database, if this is its -shm.
     database: Option<Identity>,
     /// With whether they were opened for reading only: such take no exclusive locks.
-    handles: Vec<(RawFd, bool)>,
+    handles: Vec<(Registered, bool)>,
     bases: Vec<Close>,
 }
 
@@ -52,7 +52,10 @@ impl Kept {
 
     /// What can be closed.
     fn all(&mut self) -> Files {
-        Files { handles: self.handles.drain(..).map(|(fd, _)| fd).collect(), bases: std::mem::take(&mut self.bases) }
+        Files {
+            handles: self.handles.drain(..).map(|(handle, _)| handle).collect(),
+            bases: std::mem::take(&mut self.bases),
+        }
     }
 }
 
@@ -66,7 +69,7 @@ static KEPT: PerProcess<HashMap<Identity, Kept>> = PerProcess::new(|_| HashMap::
 /// Files that are closed after the table was left, because closing a base file takes mutexes of SQLite's.
 #[derive(Default)]
 struct Files {
-    handles: Vec<RawFd>,
+    handles: Vec<Registered>,
     bases: Vec<Close>,
 }
 
@@ -81,22 +84,7 @@ impl Files {
         for base in self.bases {
             base();
         }
-        for fd in self.handles {
-            close(fd);
-        }
-    }
-}
-
-fn close(fd: RawFd) {
-    // A child that is forked in between must not keep a barrier; a high number is nobody else's meanwhile.
-    let late = fd >= HIGH;
-    if !late {
-        handles::forget(fd);
-    }
-    // SAFETY: a descriptor that only the handle had, which is gone.
-    unsafe { libc::close(fd) };
-    if late {
-        handles::forget(fd);
+        self.handles.into_iter().for_each(Registered::close);
     }
 }
 
@@ -106,7 +94,7 @@ pub(super) fn joined(identity: Identity) {
 }
 
 /// A handle that was kept, now in use again.
-pub(super) fn take(identity: Identity, read_only: bool) -> Option<RawFd> {
+pub(super) fn take(identity: Identity, read_only: bool) -> Option<Registered> {
     let mut table = KEPT.lock();
     let kept = table.get_mut(&identity)?;
     let index = kept.handles.iter().position(|(_, only)| *only == read_only)?;
@@ -134,14 +122,14 @@ pub(super) fn left(identity: Identity, base: Option<Close>) -> i32 {
 
 /// A handle on a database that is not used any more and holds no locks, with the base file of its connection, if it has one:
 /// closed or kept. The code of the base's xClose.
-pub(super) fn leave(identity: Identity, fd: RawFd, read_only: bool, base: Option<Close>) -> i32 {
-    let stays = match ask(fd) {
+pub(super) fn leave(identity: Identity, handle: Registered, read_only: bool, base: Option<Close>) -> i32 {
+    let stays = match ask(handle.fd()) {
         Neighbours::Nobody => false,
         Neighbours::Ours => true,
         // Handles are used again, so only the files of the base can become many.
         Neighbours::Unknown => base.is_none() || has_few(identity),
     };
-    let closing = !stays && may_close(identity, fd);
+    let closing = !stays && may_close(identity, handle.fd());
     let (mut files, mut code) = (Files::default(), libsqlite3_sys::SQLITE_OK);
     let base = {
         let mut table = KEPT.lock();
@@ -151,10 +139,10 @@ pub(super) fn leave(identity: Identity, fd: RawFd, read_only: bool, base: Option
         let base = if closing {
             files = kept.all();
             files.add(indexes(&mut table, identity));
-            files.handles.push(fd);
+            files.handles.push(handle);
             base
         } else {
-            kept.handles.push((fd, read_only));
+            kept.handles.push((handle, read_only));
             match base {
                 Some(base) if total < MOST => {
                     kept.bases.push(base);
@@ -176,22 +164,22 @@ pub(super) fn leave(identity: Identity, fd: RawFd, read_only: bool, base: Option
 
 /// A handle on the -shm of a database, not used any more and without locks: kept as long as the database is open here, unless it
 /// was deleted.
-pub(super) fn leave_index(identity: Identity, database: Identity, fd: RawFd, read_only: bool) {
-    let closing = is_deleted(fd) && ask(fd) == Neighbours::Nobody;
+pub(super) fn leave_index(identity: Identity, database: Identity, handle: Registered, read_only: bool) {
+    let closing = is_deleted(handle.fd()) && ask(handle.fd()) == Neighbours::Nobody;
     {
         let mut table = KEPT.lock();
         let kept = table.entry(identity).or_default();
         kept.used = kept.used.saturating_sub(1);
         kept.database = Some(database);
         if !closing {
-            kept.handles.push((fd, read_only));
+            kept.handles.push((handle, read_only));
         }
         if kept.used == 0 && kept.is_empty() {
             table.remove(&identity);
         }
     }
     if closing {
-        close(fd);
+        handle.close();
     }
     sweep(identity.0);
 }
@@ -251,9 +239,9 @@ pub(crate) fn close_alone(identity: Option<Identity>, base: Close) -> i32 {
 }
 
 /// Keeps a second number of a handle until the handle is closed.
-pub(super) fn keep_double(identity: Identity, fd: RawFd) {
+pub(super) fn keep_double(identity: Identity, handle: Registered) {
     let base: Close = Box::new(move || {
-        close(fd);
+        handle.close();
         libsqlite3_sys::SQLITE_OK
     });
     KEPT.lock().entry(identity).or_default().bases.push(base);
@@ -269,7 +257,7 @@ pub(super) fn sweep(device: u64) {
         let unused: Vec<Identity> = table.iter().filter(unused).map(|(identity, _)| *identity).collect();
         for identity in unused {
             let Some(kept) = table.get(&identity) else { continue };
-            let (database, first) = (kept.database, kept.handles.first().map(|(fd, _)| *fd));
+            let (database, first) = (kept.database, kept.handles.first().map(|(handle, _)| handle.fd()));
             let goes = match (database, first) {
                 // It goes with its database.
                 (Some(database), Some(fd)) if table.contains_key(&database) && !is_deleted(fd) => false,
@@ -282,7 +270,7 @@ pub(super) fn sweep(device: u64) {
                 let mut files = table.get_mut(&identity).map(Kept::all).unwrap_or_default();
                 files.add(indexes(&mut table, identity));
                 // The one with the barrier.
-                files.handles.sort_by_key(|fd| Some(*fd) == first);
+                files.handles.sort_by_key(|handle| Some(handle.fd()) == first);
                 free.push(files);
             }
         }

@@ -12,7 +12,7 @@ use super::file::{Kind, State, state};
 use super::{generation, inherited, protect};
 use crate::checksum::{self, pages::Pages};
 use crate::format::database::Header;
-use crate::generation::Work;
+use crate::generation::{Which, Work};
 use crate::lock::FileLocks;
 use crate::main_file::{self, MainFile};
 use crate::policy::{self, Answer, Rule};
@@ -265,6 +265,7 @@ fn report(state: &State, main: &MainFile) -> Report {
         reason: policy.reason,
         overridden: policy.overridden,
         access: main.access.name().into(),
+        identity: main.generation.identity(Which::Database),
         file: state.base.as_ref().map_or_else(String::new, describe),
         journal_mode: None,
         synchronous: None,

@@ -29,6 +29,9 @@ pub(crate) struct Sidecar {
     path: PathBuf,
     native: bool,
     file: Option<BaseFile>,
+    /// When it was last changed, as it was found. SQLite's unix VFS gives a -wal the owner of the database whenever root opens
+    /// it, which is a change of its own.
+    found: Option<Time>,
     #[cfg(target_os = "linux")]
     locks: Option<Locks<ofd::Handle>>,
 }
@@ -50,6 +53,7 @@ impl Sidecar {
             path,
             native,
             file: None,
+            found: None,
             #[cfg(target_os = "linux")]
             locks: None,
         }
@@ -133,6 +137,9 @@ impl Store for Sidecar {
             return Err(ffi::SQLITE_CANTOPEN_SYMLINK);
         }
         self.join()?;
+        if self.native {
+            self.found = std::fs::symlink_metadata(&self.path).ok().map(|found| Time::of_change(&found));
+        }
         self.file = Some(self.base_open(0)?);
         Ok(true)
     }
@@ -142,7 +149,10 @@ impl Store for Sidecar {
     }
 
     fn changed(&self) -> Option<Time> {
-        witness::changed_of(self.file.as_ref()?, &self.path, self.native)
+        match self.native {
+            true => self.found,
+            false => witness::told_by(self.file.as_ref()?),
+        }
     }
 
     fn read(&self, at: u64, buffer: &mut [u8]) -> Result<(), i32> {

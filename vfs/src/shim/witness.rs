@@ -1,7 +1,6 @@
 //! What the files of a connection say about themselves, for the guard's record.
 
 use std::ffi::c_int;
-use std::path::Path;
 
 use libsqlite3_sys as ffi;
 
@@ -32,14 +31,14 @@ pub(crate) fn changed(files: &Files<'_>) -> Option<Time> {
         // It may be forgotten although a later change is on disk.
         return None;
     }
-    changed_of(files.database, &files.main.path, files.main.native)
+    match files.main.native {
+        true => std::fs::metadata(&files.main.path).ok().map(|found| Time::of_change(&found)),
+        false => told_by(files.database),
+    }
 }
 
-/// When an open file was last changed, which is at this path if it is the operating system's.
-pub(crate) fn changed_of(file: &BaseFile, path: &Path, native: bool) -> Option<Time> {
-    if native {
-        return std::fs::metadata(path).ok().map(|found| Time::of_change(&found));
-    }
+/// When an open file of a base VFS that is not the operating system's was last changed.
+pub(crate) fn told_by(file: &BaseFile) -> Option<Time> {
     let mut time = [0_i64; 2];
     // SAFETY: the argument that the opcode asks for.
     let code = unsafe { file.file_control(CHANGED, time.as_mut_ptr().cast()) };
