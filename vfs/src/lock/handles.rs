@@ -135,8 +135,10 @@ pub(super) fn close_inherited() {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::os::fd::{AsRawFd, IntoRawFd};
 
     fn known(fd: RawFd) -> usize {
         let holds =
@@ -162,5 +164,31 @@ mod tests {
         assert!(!first.is_current() && second.is_current());
         assert!(!first.forget() && second.is_current());
         assert!(second.forget() && !second.forget());
+    }
+
+    /// Whether somebody else has a lock on the file, or else this descriptor has one from now on.
+    fn is_locked(fd: RawFd) -> bool {
+        // SAFETY: an open descriptor and a structure that lives across the call.
+        unsafe {
+            let mut lock: libc::flock = std::mem::zeroed();
+            (lock.l_type, lock.l_len) = (libc::F_WRLCK as libc::c_short, 1);
+            libc::fcntl(fd, libc::F_OFD_SETLK, &raw mut lock) != 0
+        }
+    }
+
+    #[test]
+    fn a_child_that_is_forked_during_a_close_keeps_no_lock_and_closes_nothing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let closed = register(file.reopen().unwrap().into_raw_fd());
+        assert!(!is_locked(closed.fd()) && is_locked(file.as_file().as_raw_fd()));
+        // As `close` does before it closes.
+        closed.slot.store(closed.content | CLOSING, Ordering::Release);
+        // SAFETY: fcntl(2) on a number that is open or not.
+        let is_open = || unsafe { libc::fcntl(closed.fd(), libc::F_GETFD) } >= 0;
+        assert!(crate::lock::fork::in_child(is_open));
+        assert!(!is_locked(file.as_file().as_raw_fd()));
+        closed.slot.store(closed.content, Ordering::Release);
+        closed.close();
+        assert!(!is_open() && known(closed.fd()) == 0);
     }
 }

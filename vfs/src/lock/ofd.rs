@@ -14,6 +14,7 @@ use std::path::Path;
 
 use super::barrier::{self, Raised};
 use super::handles::{self, Registered};
+use super::kind::Kind;
 use super::parked::{self, Close, Identity};
 use super::{ALL, Bytes, Range, fork};
 
@@ -83,7 +84,7 @@ impl Handle {
         let found = file.metadata();
         // From here on it may not simply be closed.
         let _fd = file.into_raw_fd();
-        let mut handle = Handle::at(found, registered, read_only, refused)?;
+        let mut handle = Handle::at(found, registered, read_only, (refused, None))?;
         handle.database = Some(database);
         Ok(handle)
     }
@@ -110,14 +111,20 @@ impl Handle {
         let identity = found.as_ref().ok().map(|found| (found.dev(), found.ino()));
         // From here on it may not simply be closed.
         let _fd = file.into_raw_fd();
-        let (registered, refused) = move_up(low, identity);
-        Handle::at(found, registered, read_only, refused)
+        let kind = Kind::of(low.fd());
+        let (registered, refused) = move_up(low, identity, kind);
+        Handle::at(found, registered, read_only, (refused, kind))
     }
 
-    fn at(found: io::Result<Metadata>, at: Registered, read_only: bool, refused: Option<i32>) -> io::Result<Handle> {
+    fn at(
+        found: io::Result<Metadata>,
+        at: Registered,
+        read_only: bool,
+        (refused, kind): (Option<i32>, Option<Kind>),
+    ) -> io::Result<Handle> {
         let found = found?;
         let identity = (found.dev(), found.ino());
-        parked::joined(identity);
+        parked::joined(identity, kind);
         Ok(Handle::of(at, identity, read_only, refused))
     }
 
@@ -258,15 +265,15 @@ fn is_still(fd: RawFd, identity: Identity) -> io::Result<bool> {
 
 /// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
 /// drops those of this process. The number that is answered is registered.
-fn move_up(low: Registered, identity: Option<Identity>) -> (Registered, Option<i32>) {
+fn move_up(low: Registered, identity: Option<Identity>, kind: Option<Kind>) -> (Registered, Option<i32>) {
     match (parked::first(low.fd()), identity) {
         (Err(error), _) => (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
-        (Ok(None), Some(identity)) if low.fd() < HIGH => (moved_up(low, identity).unwrap_or(low), None),
+        (Ok(None), Some(identity)) if low.fd() < HIGH => (moved_up(low, identity, kind).unwrap_or(low), None),
         (Ok(_), _) => (low, None),
     }
 }
 
-fn moved_up(low: Registered, identity: Identity) -> Option<Registered> {
+fn moved_up(low: Registered, identity: Identity, kind: Option<Kind>) -> Option<Registered> {
     // SAFETY: an open descriptor.
     let high = unsafe { libc::fcntl(low.fd(), libc::F_DUPFD_CLOEXEC, HIGH) };
     if high < 0 {
@@ -274,7 +281,7 @@ fn moved_up(low: Registered, identity: Identity) -> Option<Registered> {
     }
     let high = handles::register(high);
     // A server is asked often enough before anybody is told whether its locks work.
-    let raised = if parked::is_served(high.fd()) { Raised::Never } else { barrier::raise(high.fd()) };
+    let raised = if kind.is_some_and(Kind::is_local) { barrier::raise(high.fd()) } else { Raised::Never };
     // A table of descriptors that must grow for the number waits milliseconds for the other threads: time for a neighbour.
     let moved = raised != Raised::Held && matches!(parked::first(high.fd()), Ok(None));
     if moved {
@@ -382,7 +389,7 @@ mod tests {
         let double = File::options().read(true).write(true).open(file.path()).unwrap();
         // SAFETY: an open descriptor takes the place of another one.
         assert_eq!(unsafe { libc::dup3(double.as_raw_fd(), number, libc::O_CLOEXEC) }, number);
-        let new = Handle::at(double.metadata(), handles::register(number), false, None).unwrap();
+        let new = Handle::at(double.metadata(), handles::register(number), false, (None, None)).unwrap();
         assert!(new.take(RESERVED, true).unwrap());
         assert!(old.release(EVERYTHING).is_err() && old.verify().is_err() && old.stat().is_none());
         drop(old);

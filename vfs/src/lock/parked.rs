@@ -17,6 +17,7 @@ use super::ALL;
 use super::barrier::{self, Raised};
 use super::fork::PerProcess;
 use super::handles::Registered;
+use super::kind::Kind;
 
 /// Device and inode.
 pub(crate) type Identity = (u64, u64);
@@ -38,6 +39,8 @@ enum Neighbours {
 #[derive(Default)]
 struct Kept {
     used: usize,
+    /// Whether a barrier can stand there.
+    barred: bool,
     /// The database, if this is its -shm.
     database: Option<Identity>,
     /// With whether they were opened for reading only: such take no exclusive locks.
@@ -88,9 +91,12 @@ impl Files {
     }
 }
 
-/// Counts a handle that is now in use.
-pub(super) fn joined(identity: Identity) {
-    KEPT.lock().entry(identity).or_default().used += 1;
+/// Counts a handle that is now in use, on such a filesystem.
+pub(super) fn joined(identity: Identity, kind: Option<Kind>) {
+    let mut table = KEPT.lock();
+    let kept = table.entry(identity).or_default();
+    kept.used += 1;
+    kept.barred = kind.is_some_and(Kind::drops_at_close);
 }
 
 /// A handle that was kept, now in use again.
@@ -123,13 +129,23 @@ pub(super) fn left(identity: Identity, base: Option<Close>) -> i32 {
 /// A handle on a database that is not used any more and holds no locks, with the base file of its connection, if it has one:
 /// closed or kept. The code of the base's xClose.
 pub(super) fn leave(identity: Identity, handle: Registered, read_only: bool, base: Option<Close>) -> i32 {
+    let (others, room, barred) = state(identity);
     let stays = match ask(handle.fd()) {
         Neighbours::Nobody => false,
         Neighbours::Ours => true,
         // Handles are used again, so only the files of the base can become many.
-        Neighbours::Unknown => base.is_none() || has_few(identity),
+        Neighbours::Unknown => base.is_none() || (others && room),
     };
-    let closing = !stays && may_close(identity, handle.fd());
+    let (closing, other) = match stays {
+        true => (false, None),
+        false => {
+            let (raised, other) = match barred && !read_only {
+                true => barrier::raise_beside(handle, || spare(identity)),
+                false => (Raised::Never, None),
+            };
+            (may_close(identity, other.unwrap_or(handle).fd(), raised, room), other)
+        }
+    };
     let (mut files, mut code) = (Files::default(), libsqlite3_sys::SQLITE_OK);
     let base = {
         let mut table = KEPT.lock();
@@ -140,9 +156,11 @@ pub(super) fn leave(identity: Identity, handle: Registered, read_only: bool, bas
             files = kept.all();
             files.add(indexes(&mut table, identity));
             files.handles.push(handle);
+            files.handles.extend(other);
             base
         } else {
             kept.handles.push((handle, read_only));
+            kept.handles.extend(other.map(|other| (other, false)));
             match base {
                 Some(base) if total < MOST => {
                     kept.bases.push(base);
@@ -201,21 +219,29 @@ fn indexes(table: &mut HashMap<Identity, Kept>, database: Identity) -> Files {
     files
 }
 
-/// Whether another connection has the inode open, and not many files are kept.
-fn has_few(identity: Identity) -> bool {
-    KEPT.lock().get(&identity).is_some_and(|kept| kept.used > 1 && kept.bases.len() < FEW)
+/// Whether another connection has the inode open, whether few of its base files are kept, and whether a barrier can stand there.
+fn state(identity: Identity) -> (bool, bool, bool) {
+    let table = KEPT.lock();
+    table.get(&identity).map_or((false, true, false), |kept| (kept.used > 1, kept.bases.len() < FEW, kept.barred))
 }
 
-/// Whether descriptors of a database may be closed now, `fd` last: then there is a barrier that goes with it, where one can be
-/// had.
-fn may_close(identity: Identity, fd: RawFd) -> bool {
-    let raised = barrier::raise(fd);
-    let free = raised != Raised::Held
-        && match ask(fd) {
-            Neighbours::Nobody => true,
-            Neighbours::Ours => false,
-            Neighbours::Unknown => !listed(identity, fd),
-        };
+/// A kept handle that can have a barrier, now nobody's.
+fn spare(identity: Identity) -> Option<Registered> {
+    let mut table = KEPT.lock();
+    let kept = table.get_mut(&identity)?;
+    let index = kept.handles.iter().position(|(_, read_only)| !read_only)?;
+    Some(kept.handles.swap_remove(index).0)
+}
+
+/// Whether descriptors of a database may be closed now, last of them `fd`, with which a barrier was to be raised. If not, it is
+/// lowered. While somebody else keeps it from being raised the files are kept, as far as there is `room`.
+fn may_close(identity: Identity, fd: RawFd, raised: Raised, room: bool) -> bool {
+    let free = match ask(fd) {
+        Neighbours::Ours => false,
+        _ if raised == Raised::Held && room => false,
+        Neighbours::Nobody => true,
+        Neighbours::Unknown => !listed(identity, fd),
+    };
     if !free && raised == Raised::Yes {
         barrier::lower(fd);
     }
@@ -263,7 +289,11 @@ pub(super) fn sweep(device: u64) {
                 (Some(database), Some(fd)) if table.contains_key(&database) && !is_deleted(fd) => false,
                 // Deleted, or the base has the locks on the database and no barrier stands there.
                 (Some(_), Some(fd)) => ask(fd) == Neighbours::Nobody || !listed(identity, fd),
-                (None, Some(fd)) => ask(fd) != Neighbours::Ours && may_close(identity, fd),
+                (None, Some(fd)) => {
+                    let (barred, room) = (kept.barred, kept.bases.len() < FEW);
+                    let raise = || if barred { barrier::raise(fd) } else { Raised::Never };
+                    ask(fd) != Neighbours::Ours && may_close(identity, fd, raise(), room)
+                }
                 (_, None) => !listed(identity, -1),
             };
             if goes {
@@ -312,12 +342,11 @@ fn listed(identity: Identity, fd: RawFd) -> bool {
     if !std::fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == pid.to_string().as_str()) {
         return true;
     }
-    let kind = kind(fd);
-    if kind == Some(FUSE) {
-        // Where its server keeps the locks they are in no list of the kernel's, and the question does not tell whose they are.
+    let kind = Kind::of(fd);
+    if kind.is_some_and(Kind::is_fuse) {
         return true;
     }
-    let inode = kind.filter(|kind| EXACT.contains(kind)).map(|_| identity.1);
+    let inode = kind.filter(|kind| kind.lists_inodes()).map(|_| identity.1);
     match seen(|| list(File::open("/proc/locks")?), |list| has_lock(list, pid, inode)) {
         Ok(seen) => seen,
         Err(error) => !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)),
@@ -367,27 +396,6 @@ fn has_lock(list: &str, pid: u32, inode: Option<u64>) -> bool {
         let number = file.rsplit(':').next().and_then(|number| number.parse::<u64>().ok());
         owner.parse() == Ok(pid) && inode.is_none_or(|inode| number.is_none_or(|number| number == inode))
     })
-}
-
-/// Filesystems whose inodes have the same number in the kernel's list and for stat(2): ext, XFS, Btrfs, tmpfs, F2FS, ZFS; not
-/// overlays.
-const EXACT: [u32; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1];
-const FUSE: u32 = 0x6573_5546;
-/// Those that ask a server about locks: FUSE, NFS, SMB under its three numbers, 9p, Ceph.
-const SERVED: [u32; 7] = [FUSE, 0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x00c3_6400];
-
-/// Whether a server may be asked about locks on the file.
-pub(super) fn is_served(fd: RawFd) -> bool {
-    kind(fd).is_none_or(|kind| SERVED.contains(&kind))
-}
-
-/// The magic number of the filesystem.
-fn kind(fd: RawFd) -> Option<u32> {
-    // SAFETY: statfs is a plain C structure that lives across the call; a number that is no descriptor is an error.
-    unsafe {
-        let mut found: libc::statfs = std::mem::zeroed();
-        (libc::fstatfs(fd, &raw mut found) == 0).then_some(found.f_type as u32)
-    }
 }
 
 #[cfg(test)]
