@@ -37,8 +37,8 @@ pub use backup::{Backup, BackupReport, backup, restore};
 pub use database::{Closed, Database, open};
 pub use error::{Detail, Error, last_open_error};
 pub use hardened_vfs::{
-    ChecksumChoice, FsChoice, GuardChoice, LocksChoice, OptionError, PolicyChoice, RegisterError, Report,
-    RollbackJournal, VerdictReport, format, fs,
+    ChecksumChoice, CombineChoice, FsChoice, GuardChoice, LocksChoice, OptionError, PolicyChoice, RegisterError,
+    Report, RollbackJournal, VerdictReport, format, fs,
 };
 pub use health::{Check, Finding, Health, check, check_with};
 pub use open::{open_connection, report};

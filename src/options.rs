@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hardened_vfs::{ChecksumChoice, FsChoice, GuardChoice, LocksChoice, PolicyChoice, RollbackJournal};
+use hardened_vfs::{ChecksumChoice, CombineChoice, FsChoice, GuardChoice, LocksChoice, PolicyChoice, RollbackJournal};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::settings::Settings;
@@ -114,6 +114,12 @@ impl Options {
     /// Whose locks are taken.
     pub fn locks(mut self, locks: LocksChoice) -> Self {
         self.vfs.locks = locks;
+        self
+    }
+
+    /// Whether writes that follow each other are sent as one.
+    pub fn combine(mut self, combine: CombineChoice) -> Self {
+        self.vfs.combine = combine;
         self
     }
 

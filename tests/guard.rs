@@ -12,6 +12,7 @@ use hardened_sqlite::{FsChoice, GuardChoice, Options, PolicyChoice, report};
 use killed::{COMMITS, PAGES, ROWS, killed_after, killed_in_small, killed_in_wal};
 use rusqlite::Connection;
 use support::names::beside;
+use support::ofd;
 
 /// SQLITE_IOERR_DATA. SQLite itself turns SQLITE_IOERR_CORRUPTFS into SQLITE_CORRUPT.
 const IOERR_DATA: i32 = 10 | (32 << 8);
@@ -72,6 +73,38 @@ fn a_hot_journal_that_was_deleted_is_missed_and_writing_waits_for_the_user() {
         assert_eq!(alarms(&accepted), [""; 0]);
         accepted.execute_batch("INSERT INTO t VALUES (1000, '')").unwrap();
     }
+}
+
+/// Of several processes that open the database at once none is alone with the record.
+#[test]
+fn of_several_that_open_the_record_at_once_one_judges_it_and_the_others_wait() {
+    const SHARED: (i64, i64) = (0x4000_0002, 510);
+    const JUDGING: (i64, i64) = (0x4000_0200, 1);
+    const JUDGED: (i64, i64) = (0x4000_0201, 1);
+    let test = "of_several_that_open_the_record_at_once_one_judges_it_and_the_others_wait";
+    let killed = killed_after(test, 3);
+    let path = killed.path();
+    std::fs::remove_file(beside(&path, "-journal")).unwrap();
+    let record = beside(&path, "-guard");
+    let record = std::fs::File::options().read(true).write(true).open(record).unwrap();
+    // Another process has it open, and has not looked at it yet.
+    let other = ofd::share(&record, SHARED.0, SHARED.1);
+    // A third looks at it.
+    let judging = ofd::lock(&record, JUDGING.0, JUDGING.1);
+    let waits = open(&rollback(), &path);
+    waits.busy_timeout(std::time::Duration::ZERO).unwrap();
+    let error = waits.query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap_err();
+    assert_eq!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy), "{error}");
+    drop((judging, waits));
+    assert_blocked(&open(&rollback(), &path), "its journal is gone");
+    // Whoever has judged it without an alarm may have begun to write.
+    let killed = killed_after(test, 3);
+    let path = killed.path();
+    std::fs::remove_file(beside(&path, "-journal")).unwrap();
+    let second = std::fs::File::options().read(true).write(true).open(beside(&path, "-guard")).unwrap();
+    let (there, judged) = (ofd::share(&second, SHARED.0, SHARED.1), ofd::share(&second, JUDGED.0, JUDGED.1));
+    assert_eq!(alarms(&open(&rollback(), &path)), [""; 0]);
+    drop((other, there, judged));
 }
 
 #[test]

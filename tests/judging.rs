@@ -251,6 +251,76 @@ fn a_stock_process_that_begins_the_log_anew_while_the_record_is_judged_is_no_ala
     assert!((4..1000).contains(&reads), "{reads}");
 }
 
+/// Which number a generation has depends on who begins it: each connection counts those that it has begun, from the one that
+/// it found when it read the log alone. So the next one may have any.
+#[test]
+fn a_generation_that_another_connection_begins_while_the_record_is_judged_is_no_alarm() {
+    let home = TempDir::new().unwrap();
+    let path = home.path().join("app.db");
+    let mut first = begun(&path, STOCK_ELSEWHERE);
+    let mut second = elsewhere(&path, STOCK_ELSEWHERE);
+    second.ok("SELECT count(*) FROM t");
+    first.ok("INSERT INTO t VALUES (1, 'first')");
+    first.ok("PRAGMA wal_checkpoint(RESTART)");
+    first.ok("INSERT INTO t VALUES (2, 'the second generation')");
+    let generation = |path: &Path| {
+        let log = fs::read(beside(path, "-wal")).unwrap();
+        let field = |at: usize| u32::from_be_bytes(log[at..at + 4].try_into().unwrap());
+        (field(12), field(16))
+    };
+    settle(&path);
+    let mut db = elsewhere(&path, HARDENED_ELSEWHERE);
+    db.ok("INSERT INTO t VALUES (3, 'recorded')");
+    let (number, salt) = generation(&path);
+    db.kill();
+    let meanwhile = within(Call::Pread, "-wal", 0, move || {
+        second.ok("PRAGMA wal_checkpoint(RESTART)");
+        second.ok("INSERT INTO t VALUES (4, 'the third generation')");
+    });
+    let connection = hardened(&path);
+    assert!(meanwhile.has_run());
+    let (number_now, salt_now) = generation(&path);
+    assert_eq!(salt_now, salt.wrapping_add(1), "the generation after it");
+    assert_ne!(number_now, number + 1, "the number does not say so");
+    assert_eq!(told(&connection).alarms, [""; 0]);
+    assert_eq!(text(&connection, "SELECT count(*) FROM t"), "4");
+    connection.execute_batch("INSERT INTO t VALUES (5, 'may be written')").unwrap();
+    assert_eq!(text(&connection, "PRAGMA integrity_check"), "ok");
+}
+
+/// A stock process changes page 1 and checkpoints it, at one of the reads of the database. `false` if there are fewer.
+fn checkpointed_meanwhile(skip: usize) -> bool {
+    let home = TempDir::new().unwrap();
+    let path = home.path().join("app.db");
+    let mut stock = begun(&path, STOCK_ELSEWHERE);
+    let mut db = elsewhere(&path, HARDENED_ELSEWHERE);
+    db.ok("INSERT INTO t VALUES (1, 'recorded')");
+    db.kill();
+    let meanwhile = within(Call::Pread, "app.db", skip, move || {
+        for name in ["a", "b", "c"] {
+            stock.ok(&format!("CREATE TABLE {name}(x)"));
+        }
+        assert_eq!(stock.ok("PRAGMA wal_checkpoint(PASSIVE)"), "0");
+        drop(stock);
+    });
+    let connection = hardened(&path);
+    let alarms = told(&connection).alarms;
+    let run = meanwhile.has_run();
+    drop(meanwhile);
+    assert_eq!(alarms, [""; 0], "at read {skip}");
+    assert_eq!(text(&connection, "SELECT count(*) FROM sqlite_schema"), if run { "4" } else { "1" });
+    connection.execute_batch("INSERT INTO t VALUES (1000, 'may be written')").unwrap();
+    assert_eq!(text(&connection, "PRAGMA integrity_check"), "ok");
+    run
+}
+
+#[test]
+fn a_stock_process_that_checkpoints_page_1_while_the_record_is_judged_is_no_alarm() {
+    let reads = (0..1000).take_while(|skip| checkpointed_meanwhile(*skip)).count();
+    println!("at {reads} reads");
+    assert!((4..1000).contains(&reads), "{reads}");
+}
+
 #[test]
 fn a_damaged_log_whose_index_a_stock_process_has_made_anew_is_told_and_kept() {
     let home = TempDir::new().unwrap();

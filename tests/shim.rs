@@ -180,7 +180,7 @@ fn malformed_and_unsupported_options_are_refused_with_a_message() {
         ("&busy_timeout=-1", "expected milliseconds"),
         ("&checksum=perhaps", "auto, on, off"),
         ("&guard=perhaps", "auto, off, on, strict"),
-        ("&combine=on", "does not have it yet"),
+        ("&combine=perhaps", "auto, on, off"),
     ] {
         let error = Connection::open(&uri(&path, parameters), None).unwrap_err();
         assert_eq!(error.code, 14, "{parameters}");

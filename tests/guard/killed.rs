@@ -114,7 +114,7 @@ fn die_with_a_wal(path: &Path) -> ! {
 fn die_while_writing(path: &Path, after: u64, rows: &str) -> ! {
     hardened_sqlite::hardened_vfs::register(Default::default()).unwrap();
     let vfs = FaultVfs::register("dying");
-    let uri = format!("file:{}?vfs=hardened&base=dying&policy=delete", path.display());
+    let uri = format!("file:{}?vfs=hardened&base=dying&policy=delete&combine=off", path.display());
     let connection = Connection::open_with_flags(uri, OpenFlags::default()).unwrap();
     connection.execute_batch("CREATE TABLE t(x INTEGER PRIMARY KEY, filler); CREATE INDEX f ON t(filler)").unwrap();
     for x in 1..=ROWS {

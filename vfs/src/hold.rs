@@ -78,6 +78,32 @@ impl Held {
         page.map(|(at, page)| (*at, page.as_slice()))
     }
 
+    /// The next pages to be written that stand side by side, as one piece of at most [`MOST_BYTES`], and where it goes: in the
+    /// order of the file, and page 1 last, with those that follow it, or not at all. `None` also if there is no memory for it.
+    pub(crate) fn next_run(&self, page_1: bool) -> Option<(u64, Vec<u8>)> {
+        let after = |start: u64| {
+            let mut end = start;
+            for (at, page) in self.pages.range(start..) {
+                if *at != end || (end - start) as usize + page.len() > MOST_BYTES {
+                    break;
+                }
+                end += page.len() as u64;
+            }
+            end
+        };
+        let begins = if page_1 { after(0) } else { 1 };
+        let start = match self.pages.range(begins.max(1)..).next() {
+            Some((at, _)) => *at,
+            None if page_1 => *self.pages.first_key_value()?.0,
+            None => return None,
+        };
+        let end = after(start);
+        let mut piece = Vec::new();
+        piece.try_reserve_exact(usize::try_from(end - start).ok()?).ok()?;
+        self.pages.range(start..end).for_each(|(_, page)| piece.extend_from_slice(page));
+        Some((start, piece))
+    }
+
     /// The size of the pages that are held.
     pub(crate) fn page_size(&self) -> Option<usize> {
         self.next().map(|(_, page)| page.len())

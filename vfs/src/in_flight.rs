@@ -3,7 +3,8 @@
 //! SQLite calls the files of a connection one at a time, so there is one of these per main file, and its mutex is never
 //! waited for.
 
-use crate::combine::Frame;
+use crate::combine::frame::Frame;
+use crate::combine::run::Run;
 use crate::format::wal::HEADER_SIZE;
 use crate::guard::log::{Outcome, Witness};
 use crate::guard::pages::Pages;
@@ -31,6 +32,8 @@ pub(crate) struct InFlight {
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     pub(crate) ledger: Ledger,
+    /// Bytes on their way to the file.
+    pub(crate) run: Run,
     /// Everything that the file holds is on disk: this connection has synced it and not written since.
     pub(crate) synced: bool,
     /// Its name may not be on disk.

@@ -51,7 +51,7 @@ mod unsummed;
 pub use database_file::DatabaseFile;
 pub use lock::fork::{PerProcess, count as forks};
 pub use options::{
-    ChecksumChoice, FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice, RESERVED_KEYS,
+    ChecksumChoice, CombineChoice, FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice,
     RollbackJournal,
 };
 pub use refusal::{Refusal, forget_refusal_here, last_refusal, last_refusal_here, next_failure_number};

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::fs::Verdict;
+use crate::fs::{Class, Verdict};
 use crate::generation::Generation;
 use crate::in_flight::InFlight;
 use crate::lock::fork::{self, PerProcess};
 use crate::notice;
-use crate::options::Options;
+use crate::options::{CombineChoice, Options};
 use crate::policy::{Policy, Rule};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
@@ -65,6 +65,8 @@ pub(crate) struct MainFile {
     handle: AtomicUsize,
     /// Whose locks are taken, for the report.
     pub(crate) locks: String,
+    /// Writes that follow each other are sent as one: each is a round trip.
+    pub(crate) combines: bool,
     /// Whether the file is the operating system's under its path.
     pub(crate) native: bool,
     /// An alarm of the guard has stopped writing until the user has decided.
@@ -118,6 +120,11 @@ impl MainFile {
         speak: notice::Speak,
     ) -> Self {
         let off = policy.rule == Rule::Off;
+        let combines = match options.combine {
+            CombineChoice::Auto => verdict.class != Class::Local,
+            CombineChoice::On => true,
+            CombineChoice::Off => false,
+        };
         let (policy, notes) = (Mutex::new(policy), Mutex::default());
         let (journals, atomic_batch) = (AtomicU32::new(0), AtomicBool::new(false));
         MainFile {
@@ -137,6 +144,7 @@ impl MainFile {
             connection: AtomicUsize::new(0),
             handle: AtomicUsize::new(0),
             locks: String::new(),
+            combines,
             native: false,
             blocked: AtomicBool::new(false),
             shared: None,

@@ -91,6 +91,20 @@ pub enum LocksChoice {
     Posix,
 }
 
+/// Whether writes that follow each other are sent as one: those to a rollback journal between two syncs, and pages of the
+/// database that stand side by side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CombineChoice {
+    /// Where each write is a round trip, that is wherever the filesystem is not local.
+    #[default]
+    Auto,
+    /// Everywhere.
+    On,
+    /// Nowhere.
+    Off,
+}
+
 /// A key or value that was not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptionError {
@@ -144,15 +158,13 @@ choice!(GuardChoice, "guard", "auto" => GuardChoice::Auto, "off" => GuardChoice:
 choice!(ChecksumChoice, "checksum", "auto" => ChecksumChoice::Auto, "on" => ChecksumChoice::On,
     "off" => ChecksumChoice::Off);
 
+choice!(CombineChoice, "combine", "auto" => CombineChoice::Auto, "on" => CombineChoice::On, "off" => CombineChoice::Off);
+
 choice!(LocksChoice, "locks", "auto" => LocksChoice::Auto, "ofd" => LocksChoice::Ofd, "posix" => LocksChoice::Posix);
 
 /// The keys that a URI or `HARDENED_OPTIONS` may name.
-pub const KEYS: [&str; 9] =
-    ["policy", "fs", "journal", "guard", "busy_timeout", "fs_timeout", "checksum", "locks", "base"];
-
-/// Keys kept for mechanisms that this version does not have. Naming one is an error: nobody may believe in a protection
-/// that is not there.
-pub const RESERVED_KEYS: [&str; 1] = ["combine"];
+pub const KEYS: [&str; 10] =
+    ["policy", "fs", "journal", "guard", "busy_timeout", "fs_timeout", "checksum", "locks", "combine", "base"];
 
 /// How the VFS treats the databases it opens.
 ///
@@ -184,6 +196,8 @@ pub struct Options {
     pub checksum: ChecksumChoice,
     /// Whose locks are taken (`locks=`).
     pub locks: LocksChoice,
+    /// Whether writes that follow each other are sent as one (`combine=`).
+    pub combine: CombineChoice,
     /// The VFS that does the file I/O (`base=`); the process's default one when `None`.
     pub base: Option<String>,
 }
@@ -199,6 +213,7 @@ impl Default for Options {
             fs_timeout: Duration::from_secs(10),
             checksum: ChecksumChoice::default(),
             locks: LocksChoice::default(),
+            combine: CombineChoice::default(),
             base: None,
         }
     }
@@ -224,13 +239,11 @@ impl Options {
             "fs_timeout" => self.fs_timeout = milliseconds(key, value, 1)?,
             "checksum" => self.checksum = value.parse()?,
             "locks" => self.locks = value.parse()?,
+            "combine" => self.combine = value.parse()?,
             "base" if value.is_empty() || value.contains('\0') => {
                 return Err(refuse(key, value, "expected the name of a registered VFS"));
             }
             "base" => self.base = Some(value.to_owned()),
-            _ if RESERVED_KEYS.contains(&key) => {
-                return Err(refuse(key, value, "this version of hardened does not have it yet"));
-            }
             _ => return Err(refuse(key, value, &format!("the options are {}", KEYS.join(", ")))),
         }
         Ok(())
@@ -269,7 +282,7 @@ impl Options {
     /// ```
     /// let full = hardened_vfs::Options::default().in_full();
     /// assert!(full.starts_with("policy=auto&fs=auto&journal=delete&guard=auto&busy_timeout=2000&fs_timeout=10000&"));
-    /// assert!(full.ends_with("checksum=auto&locks=auto"));
+    /// assert!(full.ends_with("checksum=auto&locks=auto&combine=auto"));
     /// ```
     pub fn in_full(&self) -> String {
         self.pairs().join("&")
@@ -285,6 +298,7 @@ impl Options {
             format!("fs_timeout={}", self.fs_timeout.as_millis()),
             format!("checksum={}", self.checksum),
             format!("locks={}", self.locks),
+            format!("combine={}", self.combine),
         ];
         if let Some(base) = &self.base {
             let base = percent_encoding::utf8_percent_encode(base, percent_encoding::NON_ALPHANUMERIC);

@@ -1,9 +1,7 @@
 //! The grammar of the options.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use hardened_vfs::{
-    FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice, RESERVED_KEYS, RollbackJournal,
-};
+use hardened_vfs::{FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice, RollbackJournal};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::time::Duration;
@@ -138,17 +136,6 @@ fn a_key_that_is_not_known_is_refused_with_those_that_are() {
     }
     refused("policy", "policy", "", "key=value");
     refused("fs=local&wal", "wal", "", "key=value");
-}
-
-#[test]
-fn a_reserved_key_is_refused_whatever_its_value() {
-    assert_eq!(RESERVED_KEYS, ["combine"]);
-    for key in RESERVED_KEYS {
-        for value in ["", "on", "off", "0"] {
-            refused(&format!("{key}={value}"), key, value, "does not have it yet");
-        }
-        assert!(!KEYS.contains(&key));
-    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-/// An exclusive lock on some bytes, until it is dropped.
+/// A lock on some bytes, until it is dropped.
 #[derive(Debug)]
 pub struct OfdLock<'file> {
     file: &'file File,
@@ -17,6 +17,15 @@ pub struct OfdLock<'file> {
 /// If the lock cannot be had.
 pub fn lock(file: &File, start: i64, len: i64) -> OfdLock<'_> {
     set(file, libc::F_WRLCK, start, len);
+    OfdLock { file, start, len }
+}
+
+/// The same with a shared lock.
+///
+/// # Panics
+/// As [`lock`].
+pub fn share(file: &File, start: i64, len: i64) -> OfdLock<'_> {
+    set(file, libc::F_RDLCK, start, len);
     OfdLock { file, start, len }
 }
 

@@ -12,6 +12,7 @@ use super::log::{
     Body, Boot, Checkpointed, Done, Encoder, End, Generation, Halted, Header, HeaderError, Pending, Reader, Record,
     Time, WalSynced, Which, Written,
 };
+use super::store::{Company, Store};
 use crate::options::GuardChoice;
 
 /// A record that has grown beyond this begins anew.
@@ -22,36 +23,6 @@ const TOO_LARGE: u64 = 256 * 1024 * 1024;
 
 /// The page size of a record that begins before the database has one.
 const ANY_PAGE_SIZE: u32 = 4096;
-
-/// Who else has the record open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Company {
-    Alone,
-    Others,
-    /// Locks do not work there.
-    Unknown,
-}
-
-/// The file of the record. Errors are SQLite's codes.
-pub(crate) trait Store: Send {
-    /// Opens it; `false` if there is none and none is to be created.
-    fn open(&mut self, create: bool) -> Result<bool, i32>;
-    fn size(&self) -> Result<u64, i32>;
-    /// When it was last changed, if that can be told.
-    fn changed(&self) -> Option<Time>;
-    fn read(&self, at: u64, buffer: &mut [u8]) -> Result<(), i32>;
-    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), i32>;
-    /// Makes it empty.
-    fn truncate(&mut self) -> Result<(), i32>;
-    fn sync(&mut self) -> Result<(), i32>;
-    /// Asks who else has it open. Alone, it stays locked for others until [`Store::welcome`].
-    fn company(&self) -> Company;
-    fn welcome(&self);
-    /// Takes the turn to add to it, until [`Store::welcome`].
-    fn turn(&self) -> bool;
-    fn remove(&mut self);
-    fn close(&mut self);
-}
 
 /// What somebody has left.
 pub(crate) struct Left {
@@ -430,13 +401,14 @@ impl Keeper {
             return Ok(None);
         }
         let changed = self.store.changed();
-        let company = self.store.company();
+        let company = self.store.judge()?;
         let read = self.store.size().and_then(|size| self.read(size));
         let followed = self.catch_up();
         match (read, followed) {
             (Ok(bytes), Ok(())) => Ok(Some(Left { bytes, changed, company })),
             (Err(code), _) | (_, Err(code)) => {
                 self.broken = Some(code);
+                self.store.judged();
                 self.store.welcome();
                 Err(code)
             }
@@ -455,6 +427,7 @@ impl Keeper {
                 let _ = self.carry_over(page_size);
             }
         }
+        self.store.judged();
         if company == Company::Alone {
             self.store.welcome();
         }

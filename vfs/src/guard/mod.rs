@@ -13,6 +13,7 @@ pub mod images;
 pub(crate) mod keeper;
 pub mod log;
 pub(crate) mod pages;
+pub(crate) mod store;
 pub mod sums;
 
 use std::sync::OnceLock;

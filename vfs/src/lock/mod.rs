@@ -153,6 +153,21 @@ impl<B: Bytes> Locks<B> {
         self.failure.replace(Some(error));
     }
 
+    /// Takes a lock of another meaning than SQLite's; `false` if somebody else's is in the way.
+    pub(crate) fn take(&self, range: Range, exclusive: bool) -> io::Result<bool> {
+        self.bytes.take(range, exclusive)
+    }
+
+    /// Gives it back.
+    pub(crate) fn release(&self, range: Range) -> io::Result<()> {
+        self.bytes.release(range)
+    }
+
+    /// Whether somebody else has a lock there.
+    pub(crate) fn taken(&self, range: Range) -> io::Result<bool> {
+        self.bytes.taken(range)
+    }
+
     /// xLock: raises the level, or answers SQLITE_BUSY.
     pub(crate) fn lock(&self, wanted: i32) -> i32 {
         match self.raise(wanted) {

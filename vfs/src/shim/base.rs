@@ -214,11 +214,20 @@ impl BaseFile {
 impl BaseFile {
     /// Writes all of `bytes`; the result code.
     pub(crate) fn write_from(&self, bytes: &[u8], offset: u64) -> c_int {
-        let (Ok(amount), Ok(offset)) = (c_int::try_from(bytes.len()), i64::try_from(offset)) else {
-            return ffi::SQLITE_IOERR_WRITE;
-        };
-        // SAFETY: `amount` is the length of the buffer.
-        unsafe { self.write(bytes.as_ptr().cast(), amount, offset) }
+        // SQLite's unix VFS counts no further than 131071. Pieces that end where pages of the kernel's do are not split again.
+        const PIECE: usize = 31 * 4096;
+        let mut at = offset;
+        for piece in bytes.chunks(PIECE) {
+            let (Ok(amount), Ok(offset)) = (c_int::try_from(piece.len()), i64::try_from(at)) else {
+                return ffi::SQLITE_IOERR_WRITE;
+            };
+            // SAFETY: `amount` is the length of the buffer.
+            match unsafe { self.write(piece.as_ptr().cast(), amount, offset) } {
+                ffi::SQLITE_OK => at += piece.len() as u64,
+                code => return code,
+            }
+        }
+        ffi::SQLITE_OK
     }
 
     /// Reads the bytes from `from` to `to` piece by piece.

@@ -241,6 +241,19 @@ pub(crate) unsafe extern "C" fn read(f: *mut ffi::sqlite3_file, buffer: *mut c_v
     }
     let length = usize::try_from(n).unwrap_or(0);
     let Kind::Main(main) = &state.kind else {
+        if matches!(state.kind, Kind::Journal(_)) {
+            return protected!(
+                f,
+                ffi::SQLITE_IOERR_READ,
+                |main, role| {
+                    let buffer = std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length);
+                    debug_assert!(role == Role::Journal);
+                    protect::read_journal(main, base, buffer, u64::try_from(at).unwrap_or(0))
+                },
+                // SAFETY: SQLite's buffer has room for `n` bytes.
+                unsafe { base.read(buffer, n, at) }
+            );
+        }
         if unsummed::may_be(length) {
             return protected!(
                 f,
@@ -382,9 +395,18 @@ pub(crate) unsafe extern "C" fn file_size(f: *mut ffi::sqlite3_file, size: *mut 
             main_file::touch(main);
         }
         match flushed(f) {
-            ffi::SQLITE_OK => base.file_size(size),
-            code => code,
+            ffi::SQLITE_OK => {}
+            code => return code,
         }
+        let code = base.file_size(size);
+        if let (ffi::SQLITE_OK, Kind::Journal(journal)) = (code, &state(f).kind) {
+            return guarded(ffi::SQLITE_IOERR_FSTAT, || {
+                let end = journal.owner().and_then(|main| protect::journal_end(main));
+                *size = (*size).max(end.and_then(|end| i64::try_from(end).ok()).unwrap_or(0));
+                ffi::SQLITE_OK
+            });
+        }
+        code
     }
 }
 

@@ -12,13 +12,15 @@ use libsqlite3_sys as ffi;
 use super::control::MAGIC;
 use super::link::Files;
 use super::{observe, resume, witness};
+use crate::format::wal;
 use crate::fs::Class;
 use crate::guard;
 use crate::guard::beside::{self, Circumstances};
-use crate::guard::classify::{self, Journal, Observation, PageNow, Wal};
+use crate::guard::classify::{self, Finding, Journal, Observation, PageNow, Wal};
 use crate::guard::images::Folded;
-use crate::guard::keeper::{Company, Keeper, Left};
-use crate::guard::log::HeaderError;
+use crate::guard::keeper::{Keeper, Left};
+use crate::guard::log::{HeaderError, Time};
+use crate::guard::store::Company;
 use crate::guard::sums::Sums;
 use crate::shared::Shared;
 
@@ -75,6 +77,7 @@ fn judge(files: &Files<'_>, shared: &Shared, keeper: &mut Keeper) -> Result<u8, 
     };
     if left.company == Company::Others {
         // They have judged it.
+        keeper.judged(left.company, None);
         return Ok(match keeper.alarmed() {
             Some(text) => {
                 shared.alarm(text.to_owned());
@@ -85,13 +88,13 @@ fn judge(files: &Files<'_>, shared: &Shared, keeper: &mut Keeper) -> Result<u8, 
         });
     }
     let (judged, there) = match Folded::read(&left.bytes) {
-        Ok(folded) => match observe(files, &folded, &left) {
-            Some(seen) => {
+        Ok(folded) => match compare(files, &folded, &left) {
+            Some((finding, seen)) => {
                 let there = match &seen.wal {
                     Wal::Log(wal) => Some(wal.generation),
                     _ => None,
                 };
-                (conclude(files, shared, keeper, &folded, &seen), there)
+                (conclude(files, shared, keeper, &folded, &seen, &finding), there)
             }
             None => {
                 let note = "what the guard's record says could not be compared: the files could not be read";
@@ -110,8 +113,38 @@ fn judge(files: &Files<'_>, shared: &Shared, keeper: &mut Keeper) -> Result<u8, 
     Ok(judged)
 }
 
-fn conclude(files: &Files<'_>, shared: &Shared, keeper: &mut Keeper, log: &Folded, seen: &Observation) -> u8 {
-    let finding = classify::classify(log, seen, &mut |number: u32| page(files, number, log.header.page_size));
+/// Compares the record with the files. In WAL mode a neighbour without the guard may write to them meanwhile, so an alarm
+/// stands only if they are the same afterwards.
+fn compare(files: &Files<'_>, log: &Folded, left: &Left) -> Option<(Finding, Observation)> {
+    const TRIES: usize = 8;
+    let mut last = None;
+    for _ in 0..TRIES {
+        let before = Moment::of(files)?;
+        let seen = observe(files, log, left, &before);
+        let finding = classify::classify(log, &seen, &mut |number: u32| page(files, number, log.header.page_size));
+        if finding.alarms.is_empty() || Moment::of(files)? == before {
+            return Some((finding, seen));
+        }
+        last = Some((finding, seen));
+    }
+    last.map(|(mut finding, seen)| {
+        for alarm in finding.alarms.drain(..) {
+            finding
+                .notes
+                .push(format!("While others were writing to the files, so that it proves nothing: {}", alarm.text));
+        }
+        (finding, seen)
+    })
+}
+
+fn conclude(
+    files: &Files<'_>,
+    shared: &Shared,
+    keeper: &mut Keeper,
+    log: &Folded,
+    seen: &Observation,
+    finding: &Finding,
+) -> u8 {
     for note in &finding.notes {
         files.main.note(note.clone());
     }
@@ -195,23 +228,41 @@ fn page(files: &Files<'_>, number: u32, page_size: u32) -> PageNow {
     }
 }
 
-fn observe(files: &Files<'_>, log: &Folded, left: &Left) -> Option<Observation> {
-    let mut first = [0; 100];
-    let whole = files.database.size().ok()? >= first.len() as u64;
-    if whole && files.database.read_into(&mut first, 0) != ffi::SQLITE_OK {
-        return None;
+/// What tells that the files were written to: page 1 has the change counter, and the first frame of a generation follows its
+/// header.
+#[derive(PartialEq, Eq)]
+struct Moment {
+    first: Option<[u8; 100]>,
+    changed: Option<Time>,
+    log: Option<(u64, [u8; wal::HEADER_SIZE])>,
+}
+
+impl Moment {
+    /// `None` if the database cannot be read.
+    fn of(files: &Files<'_>) -> Option<Moment> {
+        let mut first = [0; 100];
+        let whole = files.database.size().ok()? >= first.len() as u64;
+        if whole && files.database.read_into(&mut first, 0) != ffi::SQLITE_OK {
+            return None;
+        }
+        // SAFETY: the base of an open file is registered.
+        let log = unsafe { observe::log_start(files.vfs, &files.main.path) };
+        Some(Moment { first: whole.then_some(first), changed: witness::changed(files), log })
     }
+}
+
+fn observe(files: &Files<'_>, log: &Folded, left: &Left, moment: &Moment) -> Observation {
     let circumstances = Circumstances {
         boot: guard::boot_id(),
         shared: files.main.verdict.class != Class::Local,
-        changed: witness::changed(files),
+        changed: moment.changed,
         log_changed: left.changed,
     };
     let local = files.main.native && files.main.verdict.class == Class::Local;
-    Some(beside::observation(log, whole.then_some(&first[..]), circumstances, |page_size| {
+    beside::observation(log, moment.first.as_ref().map(|first| &first[..]), circumstances, |page_size| {
         // SAFETY: the base of an open file is registered.
         unsafe {
             (observe::journal(files.vfs, &files.main.path, page_size), observe::wal(files.vfs, &files.main.path, local))
         }
-    }))
+    })
 }

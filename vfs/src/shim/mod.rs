@@ -39,4 +39,5 @@ pub(crate) mod sqlite;
 pub(crate) mod statmount;
 pub(crate) mod unsummed;
 pub(crate) mod vfs;
+mod waiting;
 pub(crate) mod witness;

@@ -126,14 +126,28 @@ fn index(database: &Path, local: bool) -> [u8; wal_index::HEADER_SIZE] {
     start
 }
 
+/// The size and the first bytes of the log beside a database, if there is one that can be read.
+///
+/// # Safety
+/// `vfs` must be registered.
+pub(crate) unsafe fn log_start(vfs: *mut ffi::sqlite3_vfs, database: &Path) -> Option<(u64, [u8; HEADER_SIZE])> {
+    // SAFETY: see above.
+    let log = unsafe { open_log(vfs, database) }.ok()??;
+    Some((log.file.size().ok()?, log.start()))
+}
+
+unsafe fn open_log(vfs: *mut ffi::sqlite3_vfs, database: &Path) -> Result<Option<Beside>, c_int> {
+    // SAFETY: the callers'.
+    unsafe { Beside::open(vfs, database, "-wal", ffi::SQLITE_OPEN_READONLY | ffi::SQLITE_OPEN_WAL) }
+}
+
 /// The log beside a database.
 ///
 /// # Safety
 /// `vfs` must be registered.
 pub(crate) unsafe fn wal(vfs: *mut ffi::sqlite3_vfs, database: &Path, local: bool) -> Wal {
     // SAFETY: see above.
-    let opened = unsafe { Beside::open(vfs, database, "-wal", ffi::SQLITE_OPEN_READONLY | ffi::SQLITE_OPEN_WAL) };
-    let log = match opened {
+    let log = match unsafe { open_log(vfs, database) } {
         Ok(Some(log)) => log,
         Ok(None) => return Wal::Absent,
         Err(_) => return Wal::Unread,

@@ -33,7 +33,7 @@ use crate::guard::keeper::Keeper;
 use crate::lock::{FileLocks, choose, fork};
 use crate::main_file::{self, Access, MainFile, Role};
 use crate::notice;
-use crate::options::{KEYS, LocksChoice, OptionError, Options, PolicyChoice, RESERVED_KEYS};
+use crate::options::{KEYS, LocksChoice, OptionError, Options, PolicyChoice};
 use crate::policy::Policy;
 use crate::refusal::{self, Refusal};
 use crate::shared::{Identity, Shared};
@@ -451,8 +451,8 @@ unsafe fn options_of(registration: &Registration, name: *const c_char, flags: c_
     if flags & ffi::SQLITE_OPEN_URI == 0 {
         return Ok(options);
     }
-    for key in KEYS.iter().chain(&RESERVED_KEYS) {
-        let Ok(c_key) = CString::new(*key) else { continue };
+    for key in KEYS {
+        let Ok(c_key) = CString::new(key) else { continue };
         // SAFETY: see above; the value lives as long as the name.
         let value = unsafe {
             let value = (registration.api.uri_parameter)(name, c_key.as_ptr());

@@ -11,7 +11,7 @@ use libsqlite3_sys as ffi;
 
 use super::base::BaseFile;
 use super::link::Files;
-use super::{checkpoint, generation, heal, judging, rollback, unsummed};
+use super::{checkpoint, generation, heal, judging, rollback, unsummed, waiting};
 use crate::generation::Work;
 use crate::guard::log::Which;
 use crate::in_flight::InFlight;
@@ -86,7 +86,7 @@ pub(crate) unsafe fn write_journal(main: &MainFile, journal: &BaseFile, bytes: &
     flight.journal.end = flight.journal.end.max(at + bytes.len() as u64);
     flight.journal.ledger.appended(at, bytes);
     flight.journal.synced = false;
-    let mut code = journal.write_from(bytes, at);
+    let mut code = waiting::write(main, &mut flight.journal.run, journal, bytes, at);
     if sign == Sign::Zeroed && code == ffi::SQLITE_OK {
         code = rollback::end_durably(&files, flight);
     }
@@ -108,6 +108,21 @@ pub(crate) unsafe fn read_log(main: &MainFile, log: &BaseFile, buffer: &mut [u8]
     // SAFETY: see above.
     let (files, _) = unsafe { files(main) }?;
     unsummed::read(&files, &mut main.in_flight(), log, at, buffer)
+}
+
+/// xRead of the rollback journal. `None`: the base may be read.
+pub(crate) unsafe fn read_journal(main: &MainFile, journal: &BaseFile, buffer: &mut [u8], at: u64) -> Option<c_int> {
+    // SAFETY: see above.
+    let _files = unsafe { files(main) }?;
+    waiting::read(&main.in_flight().journal.run, journal, buffer, at)
+}
+
+/// xFileSize of the rollback journal: `None` if it is that of the file.
+pub(crate) unsafe fn journal_end(main: &MainFile) -> Option<u64> {
+    // SAFETY: see above.
+    let _files = unsafe { files(main) }?;
+    let end = main.in_flight().journal.run.end();
+    (end > 0).then_some(end)
 }
 
 /// xSync of one of the files.
@@ -145,12 +160,18 @@ pub(crate) unsafe fn truncate(main: &MainFile, role: Role, file: &BaseFile, size
                 None => rollback::before_a_cut(&files, flight),
             }
         }
-        Role::Journal if to == 0 => rollback::before_the_end(&files, flight),
+        Role::Journal if to == 0 => {
+            flight.journal.run.clear();
+            rollback::before_the_end(&files, flight)
+        }
         Role::Wal if main.blocked.load(Ordering::Relaxed) => ffi::SQLITE_IOERR_DATA,
         Role::Wal if to == 0 => checkpoint::before_the_end(&files, flight),
         // SQLite cuts a log that has become too long after it has begun it anew.
         Role::Wal => checkpoint::write_held(flight, file),
-        Role::Journal => ffi::SQLITE_OK,
+        Role::Journal => {
+            flight.journal.run.cut(to);
+            waiting::flush(&mut flight.journal.run, file)
+        }
     };
     if first != ffi::SQLITE_OK {
         return Some(first);
@@ -263,6 +284,10 @@ pub(crate) unsafe fn before_close(main: &MainFile, role: Role) {
     // SAFETY: see above.
     let Some((files, refused)) = (unsafe { files(main) }) else { return };
     let flight = &mut *main.in_flight();
+    if let (Role::Journal, None, Some(journal)) = (role, refused, files.journal) {
+        // Of a transaction that wrote no page; whoever closes it deletes it, and nothing depends on it.
+        let _ = waiting::flush(&mut flight.journal.run, journal);
+    }
     if role == Role::Journal && refused.is_none() && main.level.load(Ordering::Relaxed) >= ffi::SQLITE_LOCK_EXCLUSIVE {
         // What it answers is told again by the deletion.
         let _ = rollback::before_the_end(&files, flight);
@@ -273,7 +298,10 @@ pub(crate) unsafe fn before_close(main: &MainFile, role: Role) {
 pub(crate) fn after_close(main: &MainFile, role: Role) {
     let flight = &mut *main.in_flight();
     match role {
-        Role::Journal => flight.journal.synced = false,
+        Role::Journal => {
+            flight.journal.synced = false;
+            flight.journal.run.clear();
+        }
         Role::Wal => {
             flight.wal = Default::default();
             main.generation.closed(crate::generation::Which::Wal);

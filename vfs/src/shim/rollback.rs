@@ -12,7 +12,7 @@ use libsqlite3_sys as ffi;
 use super::base::BaseFile;
 use super::control::MAGIC as DATABASE;
 use super::link::Files;
-use super::{halts, heal, witness};
+use super::{halts, heal, waiting, witness};
 use crate::format::journal::{HEADER_SIZE, Header, MAGIC, Records};
 use crate::generation::Work;
 use crate::guard::log::{Done, Entry, Outcome, Pages, Which, Written};
@@ -107,6 +107,13 @@ fn write_held(files: &Files<'_>, flight: &mut InFlight, what: Flush) -> c_int {
     if is_halted(files) {
         return ffi::SQLITE_IOERR_WRITE;
     }
+    debug_assert!(flight.journal.run.is_empty(), "the journal is on disk before the first page");
+    if files.main.combines {
+        match write_runs(files, flight, what) {
+            ffi::SQLITE_OK => {}
+            code => return code,
+        }
+    }
     while let Some((at, page)) = flight.held.next() {
         if at == 0 && what == Flush::AllButPage1 {
             return ffi::SQLITE_OK;
@@ -118,6 +125,21 @@ fn write_held(files: &Files<'_>, flight: &mut InFlight, what: Flush) -> c_int {
         }
     }
     files.main.holds.store(false, Ordering::Relaxed);
+    ffi::SQLITE_OK
+}
+
+/// Writes pages that stand side by side as one, as far as there is memory for that.
+fn write_runs(files: &Files<'_>, flight: &mut InFlight, what: Flush) -> c_int {
+    let InFlight { held, database, .. } = flight;
+    let Some(page_size) = held.page_size() else { return ffi::SQLITE_OK };
+    while let Some((start, piece)) = held.next_run(what == Flush::Everything) {
+        let pages = || (start..).step_by(page_size).zip(piece.chunks(page_size));
+        pages().for_each(|(at, page)| database.wrote(at, page));
+        match files.database.write_from(&piece, start) {
+            ffi::SQLITE_OK => pages().for_each(|(at, _)| held.wrote(at)),
+            code => return code,
+        }
+    }
     ffi::SQLITE_OK
 }
 
@@ -202,6 +224,11 @@ pub(crate) fn sync_journal(files: &Files<'_>, flight: &mut InFlight, flags: c_in
     let Some(journal) = files.journal else { return ffi::SQLITE_OK };
     if is_halted(files) {
         return ffi::SQLITE_IOERR_FSYNC;
+    }
+    // What cannot be written is no sync that has failed: the transaction is rolled back.
+    match waiting::flush(&mut flight.journal.run, journal) {
+        ffi::SQLITE_OK => {}
+        code => return code,
     }
     let mut code = journal.sync(flags);
     if code != ffi::SQLITE_OK {

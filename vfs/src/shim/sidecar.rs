@@ -3,7 +3,8 @@
 //! It is read and written through the base VFS, opened as a -wal is, so that it gets the owner and the mode of the
 //! database and its name is made durable by its first sync. It is never followed through a link. Who else has it open is
 //! told by a lock on it, taken on a handle of its own where the base is the operating system's: SHARED for as long as it is
-//! open; whoever gets EXCLUSIVE is alone, and only somebody alone begins it anew or removes it.
+//! open; whoever gets EXCLUSIVE is alone, and only somebody alone removes it. Of several who open it at once none is alone:
+//! there JUDGING says who looks at what was left, and JUDGED that somebody has.
 
 use std::ffi::{CStr, c_int};
 use std::os::unix::ffi::OsStrExt;
@@ -16,10 +17,17 @@ use super::base::{self, BaseFile};
 use super::vfs::path_of;
 use super::{observe, witness};
 use crate::guard::SUFFIX;
-use crate::guard::keeper::{Company, Store};
 use crate::guard::log::Time;
+use crate::guard::store::{Company, Store};
 #[cfg(target_os = "linux")]
-use crate::lock::{Locks, Upgrade, ofd};
+use crate::lock::{Locks, Range, Upgrade, ofd};
+
+/// Held exclusively by whoever judges the record while others have it open.
+#[cfg(target_os = "linux")]
+const JUDGING: Range = Range { start: 0x4000_0200, length: 1 };
+/// Held, shared, by all who need not judge it any more.
+#[cfg(target_os = "linux")]
+const JUDGED: Range = Range { start: 0x4000_0201, length: 1 };
 
 /// The sidecar of one database.
 pub(crate) struct Sidecar {
@@ -113,6 +121,23 @@ impl Sidecar {
         Ok(())
     }
 
+    /// Whoever creates it or adds to it has judged it, or there was nothing to judge.
+    #[cfg(target_os = "linux")]
+    fn begin(&self) -> Result<(), c_int> {
+        let Some(locks) = &self.locks else { return Ok(()) };
+        self.judged();
+        // Of this one and somebody who judges, at least one sees the other.
+        match locks.taken(JUDGING) {
+            Ok(true) => Err(ffi::SQLITE_BUSY),
+            _ => Ok(()),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn begin(&self) -> Result<(), c_int> {
+        Ok(())
+    }
+
     fn file(&self) -> Result<&BaseFile, c_int> {
         self.file.as_ref().ok_or(ffi::SQLITE_CANTOPEN)
     }
@@ -137,6 +162,12 @@ impl Store for Sidecar {
             return Err(ffi::SQLITE_CANTOPEN_SYMLINK);
         }
         self.join()?;
+        if create {
+            if let Err(code) = self.begin() {
+                self.close();
+                return Err(code);
+            }
+        }
         if self.native {
             self.found = std::fs::symlink_metadata(&self.path).ok().map(|found| Time::of_change(&found));
         }
@@ -205,6 +236,36 @@ impl Store for Sidecar {
     #[cfg(not(target_os = "linux"))]
     fn company(&self) -> Company {
         Company::Unknown
+    }
+
+    #[cfg(target_os = "linux")]
+    fn judge(&self) -> Result<Company, i32> {
+        let company = self.company();
+        let Some(locks) = self.locks.as_ref().filter(|_| company == Company::Others) else { return Ok(company) };
+        match locks.take(JUDGING, true) {
+            Ok(true) => {}
+            Ok(false) => return Err(ffi::SQLITE_BUSY),
+            Err(_) => return Ok(Company::Unknown),
+        }
+        match locks.taken(JUDGED) {
+            Ok(false) => Ok(Company::Alone),
+            Ok(true) => Ok(Company::Others),
+            Err(_) => Ok(Company::Unknown),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn judge(&self) -> Result<Company, i32> {
+        Ok(Company::Unknown)
+    }
+
+    fn judged(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(locks) = &self.locks {
+            // Without locks nobody is told, and everybody judges.
+            let _ = locks.take(JUDGED, false);
+            let _ = locks.release(JUDGING);
+        }
     }
 
     fn welcome(&self) {

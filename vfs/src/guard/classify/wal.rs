@@ -184,11 +184,13 @@ impl Case<'_> {
     }
 }
 
-/// How many generations `other` lies ahead of `one`, if both are of the same WAL: each adds one to the sequence number and
-/// to the first salt.
+/// How many generations `other` lies ahead of `one`, if both are of the same WAL: each adds one to the first salt, while a new
+/// WAL draws it. The number in the header tells nothing: each connection counts the generations that it has begun itself.
 fn generations_ahead(one: Generation, other: Generation) -> Option<i32> {
-    let sequence = distance(one.sequence, other.sequence);
-    (sequence != 0 && distance(one.salts[0], other.salts[0]) == sequence).then_some(sequence)
+    // Beyond that a drawn salt is as likely.
+    const SAME: i32 = 1 << 16;
+    let ahead = distance(one.salts[0], other.salts[0]);
+    (ahead != 0 && (-SAME..=SAME).contains(&ahead)).then_some(ahead)
 }
 
 /// How far `to` lies ahead of `from`, for numbers that wrap.

@@ -1,5 +1,3 @@
-//! Writes that belong together, sent as one.
-//!
 //! SQLite appends a frame to the log in two writes, 24 bytes of header and the page, with nothing in between. The header
 //! waits here for its page, so that a frame costs one call.
 //!
