@@ -9,12 +9,13 @@
 //! copy of every descriptor until it has called exec(2), and others are BUSY as long as one of the barrier's: so it
 //! must be started in the very moment of a close, and a child that never calls exec keeps none of a handle that was there before.
 //!
-//! Nobody waits for the byte. Others are BUSY for some microseconds, or as long as the list of all locks is read. A process with
+//! Nobody waits long for the byte. Others are BUSY for some microseconds, or as long as the list of all locks is read. A process with
 //! one thread has no neighbour that could act in between, and raises no barrier.
 
 use std::fs::File;
 use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 use super::PENDING;
 use super::handles::{self, Registered};
@@ -33,26 +34,32 @@ pub(super) enum Raised {
 
 /// Who begins to read has PENDING for two calls only.
 const TRIES: usize = 8;
+/// A writer has it until its commit is on the disk. So long the last close in a process waits, since nobody may come after it who
+/// would close what it keeps.
+const PATIENCE: Duration = Duration::from_millis(20);
+const NAP: Duration = Duration::from_millis(1);
 
 /// Raises one on the database of `fd`.
 pub(super) fn raise(fd: RawFd) -> Raised {
     match is_single() {
         true => Raised::Needless,
-        false => take(fd),
+        false => take(fd, Duration::ZERO),
     }
 }
 
 /// Raises one on the database of `handle`, and tells the descriptor that has it if it is not the handle's: a `spare` one, or one
-/// that is opened now.
+/// that is opened now. The `last` one of the process to be closed waits a little for somebody else's.
 pub(super) fn raise_beside(
     handle: Registered,
+    last: bool,
     spare: impl FnOnce() -> Option<Registered>,
 ) -> (Raised, Option<Registered>) {
     if is_single() {
         return (Raised::Needless, None);
     }
     let other = spare().or_else(|| open_again(handle.fd()));
-    (take(other.unwrap_or(handle).fd()), other)
+    let patience = if last { PATIENCE } else { Duration::ZERO };
+    (take(other.unwrap_or(handle).fd(), patience), other)
 }
 
 /// Takes down the one that was raised with `fd`.
@@ -67,12 +74,16 @@ fn open_again(fd: RawFd) -> Option<Registered> {
     Some(handles::register(file.into_raw_fd()))
 }
 
-fn take(fd: RawFd) -> Raised {
-    for _ in 0..TRIES {
-        match set(fd, libc::F_WRLCK) {
+fn take(fd: RawFd, patience: Duration) -> Raised {
+    let begun = Instant::now();
+    for tried in 1.. {
+        match set(fd, libc::F_WRLCK).map_err(|error| error.raw_os_error()) {
             Ok(()) => return Raised::Yes,
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => std::thread::yield_now(),
-            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+            Err(Some(libc::EAGAIN | libc::EACCES | libc::EINTR)) if tried < TRIES => std::thread::yield_now(),
+            Err(Some(libc::EAGAIN | libc::EACCES | libc::EINTR)) if begun.elapsed() < patience => {
+                std::thread::sleep(NAP)
+            }
+            Err(Some(libc::EAGAIN | libc::EACCES)) => break,
             Err(_) => return Raised::Never,
         }
     }

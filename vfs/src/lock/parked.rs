@@ -140,7 +140,7 @@ pub(super) fn leave(identity: Identity, handle: Registered, read_only: bool, bas
         true => (false, None),
         false => {
             let (raised, other) = match barred && !read_only {
-                true => barrier::raise_beside(handle, || spare(identity)),
+                true => barrier::raise_beside(handle, !others, || spare(identity)),
                 false => (Raised::Never, None),
             };
             (may_close(identity, other.unwrap_or(handle).fd(), raised, room), other)
