@@ -25,6 +25,7 @@ mod error;
 pub mod health;
 mod open;
 mod options;
+pub mod page_map;
 mod progress;
 pub mod recover;
 mod salvage;

@@ -15,6 +15,8 @@ use tempfile::TempDir;
 
 #[path = "doctor/journals.rs"]
 mod journals;
+#[path = "doctor/map.rs"]
+mod map;
 #[path = "bad_input/unprivileged.rs"]
 mod unprivileged;
 

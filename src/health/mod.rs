@@ -10,7 +10,7 @@ mod message;
 pub(crate) mod pace;
 mod pages;
 mod reindex;
-mod shape;
+pub(crate) mod shape;
 mod transaction;
 mod watched;
 

@@ -16,6 +16,7 @@ use super::{Finding, Kind, MOST, Seen, ahead, number};
 use crate::backup::log::Log;
 use crate::beside::Beside;
 use crate::error::Error;
+use crate::page_map::fixed;
 use crate::progress::Stage;
 
 /// How much is read at once; a multiple of every page size.
@@ -169,12 +170,8 @@ impl Snapshot<'_> {
     /// Whether any content is right there: on the page of the lock bytes, in a pointer map
     /// (<https://www.sqlite.org/fileformat2.html#pointer_map_or_ptrmap_pages>), on a free page.
     fn holds_no_tree(&self, number: u32) -> bool {
-        let lock = ((1_u64 << 30) / self.page_size as u64 + 1) as u32;
-        let apart = (self.usable / 5 + 1) as u32;
-        // A map whose place is the page of the lock bytes stands behind it.
-        let is_map = |number: u32| number >= 2 && (number - 2) % apart == 0;
-        number == lock
-            || (self.maps && (is_map(number) || (number == lock + 1 && is_map(lock))))
+        number == fixed::lock_byte_page(self.page_size)
+            || (self.maps && fixed::is_pointer_map(number, self.page_size, self.usable))
             || self.free.get_or_init(|| self.free_pages().unwrap_or_default()).contains(&number)
     }
 

@@ -5,7 +5,7 @@
 
 /// What a page seems to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// Part of a tree, or nothing that could be told from one: overflow, free, zeros.
     Possible,
     /// Not part of a tree, and not the start of anything else either. Only a free page may have such content.
@@ -25,7 +25,7 @@ fn be32(page: &[u8], at: usize) -> Option<u32> {
 }
 
 /// Looks at page `number` of a database of `count` pages, of which `usable` bytes are SQLite's.
-pub(super) fn of(page: &[u8], number: u32, count: u32, usable: usize) -> Shape {
+pub(crate) fn of(page: &[u8], number: u32, count: u32, usable: usize) -> Shape {
     let at = if number == 1 { 100 } else { 0 };
     let Some(kind) = page.get(at).copied() else { return Impossible("it is cut off") };
     // An overflow page or one of the free list begins with the number of the next.

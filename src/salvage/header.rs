@@ -11,18 +11,18 @@ use super::page::{Page, be32};
 
 /// What is needed of the header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) page_size: u32,
-    pub(super) reserved: u8,
-    pub(super) encoding: TextEncoding,
-    pub(super) auto_vacuum: AutoVacuum,
-    pub(super) user_version: i32,
-    pub(super) application_id: i32,
-    pub(super) freelist_trunk: u32,
-    pub(super) freelist_count: u32,
-    pub(super) wal: bool,
+pub(crate) struct Header {
+    pub(crate) page_size: u32,
+    pub(crate) reserved: u8,
+    pub(crate) encoding: TextEncoding,
+    pub(crate) auto_vacuum: AutoVacuum,
+    pub(crate) user_version: i32,
+    pub(crate) application_id: i32,
+    pub(crate) freelist_trunk: u32,
+    pub(crate) freelist_count: u32,
+    pub(crate) wal: bool,
     /// It could be read as SQLite reads it, and the pages agree.
-    pub(super) sound: bool,
+    pub(crate) sound: bool,
 }
 
 const SIZES: [u32; 8] = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536];
@@ -34,7 +34,7 @@ const SAMPLE: u32 = 64;
 ///
 /// # Errors
 /// Those of the file.
-pub(super) fn read(image: &mut Image) -> io::Result<Header> {
+pub(crate) fn read(image: &mut Image) -> io::Result<Header> {
     let mut first = [0; 512];
     image.read(1, &mut first)?;
     let parsed = DatabaseHeader::parse(&first).ok();
@@ -115,7 +115,7 @@ fn well_formed(image: &Image, reserved: u8) -> io::Result<u64> {
 }
 
 /// The encoding in which the schema's own words are written: `text` is the first field of a row of it.
-pub(super) fn encoding_of(text: &[u8]) -> Option<TextEncoding> {
+pub(crate) fn encoding_of(text: &[u8]) -> Option<TextEncoding> {
     match text {
         [0, letter, ..] if letter.is_ascii_alphabetic() => Some(TextEncoding::Utf16Be),
         [letter, 0, ..] if letter.is_ascii_alphabetic() => Some(TextEncoding::Utf16Le),

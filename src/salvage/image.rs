@@ -11,6 +11,9 @@ use std::path::Path;
 
 use hardened_vfs::format::wal;
 
+#[cfg(target_os = "linux")]
+use crate::beside::Beside;
+
 /// Where pages come from.
 pub(crate) trait Pages {
     /// In bytes, reserved ones included.
@@ -26,10 +29,20 @@ pub(crate) trait Pages {
     fn read(&self, number: u32, into: &mut [u8]) -> io::Result<bool>;
 }
 
+/// The main file.
+#[derive(Debug)]
+enum Main {
+    /// Nobody in this process has it open through SQLite.
+    Alone(File),
+    /// Somebody may.
+    #[cfg(target_os = "linux")]
+    Beside(Beside),
+}
+
 /// A main file and its log.
 #[derive(Debug)]
 pub(crate) struct Image {
-    main: File,
+    main: Main,
     length: u64,
     log: Option<Log>,
     page_size: usize,
@@ -42,6 +55,7 @@ struct Log {
     /// Where the newest committed copy of each page is in the file.
     newest: HashMap<u32, u64>,
     page_count: u32,
+    frames: u64,
 }
 
 impl Image {
@@ -52,6 +66,27 @@ impl Image {
     pub(crate) fn open(main: &Path, log: Option<&Path>) -> io::Result<Image> {
         let main = File::open(main)?;
         let length = main.metadata()?.len();
+        Image::over(Main::Alone(main), length, log)
+    }
+
+    /// The same for a file that SQLite may have open in this process: none of its locks is dropped.
+    ///
+    /// # Errors
+    /// Those of the files.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn beside(main: &Path, log: Option<&Path>) -> io::Result<Image> {
+        let main = Beside::open(main)?;
+        let length = main.size()?;
+        Image::over(Main::Beside(main), length, log)
+    }
+
+    /// There is no such way here: SQLite must not have the file open in this process.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn beside(main: &Path, log: Option<&Path>) -> io::Result<Image> {
+        Image::open(main, log)
+    }
+
+    fn over(main: Main, length: u64, log: Option<&Path>) -> io::Result<Image> {
         let log = match log.map(File::open) {
             None => None,
             Some(Ok(file)) => read_log(file)?,
@@ -64,6 +99,26 @@ impl Image {
     /// That of the log, which has a checksum.
     pub(crate) fn page_size_of_log(&self) -> Option<u32> {
         self.log.as_ref().map(|log| log.page_size)
+    }
+
+    /// How many committed frames the log has.
+    pub(crate) fn frames(&self) -> u64 {
+        self.log.as_ref().map_or(0, |log| log.frames)
+    }
+
+    /// The newest copy of how many pages is in the log.
+    pub(crate) fn pages_in_log(&self) -> usize {
+        self.log.as_ref().map_or(0, |log| log.newest.len())
+    }
+
+    /// Whether the newest copy of a page is in the log.
+    pub(crate) fn is_in_log(&self, number: u32) -> bool {
+        self.log.as_ref().is_some_and(|log| log.newest.contains_key(&number))
+    }
+
+    /// The length of the main file in bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
     }
 
     /// Must be a power of two from 512 to 65536.
@@ -90,7 +145,17 @@ fn read_log(file: File) -> io::Result<Option<Log>> {
     for place in newest.values_mut() {
         *place = wal::HEADER_SIZE as u64 + *place * header.frame_size() + wal::FRAME_HEADER_SIZE as u64;
     }
-    Ok(Some(Log { file, page_size: header.page_size, newest, page_count }))
+    Ok(Some(Log { file, page_size: header.page_size, newest, page_count, frames: scan.committed_frames }))
+}
+
+impl Main {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        match self {
+            Main::Alone(file) => read_at(file, into, at),
+            #[cfg(target_os = "linux")]
+            Main::Beside(file) => file.read_at(into, at),
+        }
+    }
 }
 
 /// Reads as much as there is.
@@ -125,8 +190,10 @@ impl Pages for Image {
             return Ok(false);
         }
         let in_log = self.log.as_ref().and_then(|log| Some((&log.file, *log.newest.get(&number)?)));
-        let (file, at) = in_log.unwrap_or((&self.main, u64::from(number - 1) * self.page_size as u64));
-        let read = read_at(file, into, at)?;
+        let read = match in_log {
+            Some((file, at)) => read_at(file, into, at)?,
+            None => self.main.read_at(into, u64::from(number - 1) * self.page_size as u64)?,
+        };
         // The last page of a file that was cut off goes on with zeros.
         if let Some(rest) = into.get_mut(read..) {
             rest.fill(0);
@@ -136,28 +203,28 @@ impl Pages for Image {
 }
 
 /// Reads pages without their reserved bytes, and keeps a few that are read again and again.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     pages: &'a dyn Pages,
     usable: usize,
     spare: RefCell<Vec<Vec<u8>>>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(pages: &'a dyn Pages, reserved: u8) -> Reader<'a> {
+    pub(crate) fn new(pages: &'a dyn Pages, reserved: u8) -> Reader<'a> {
         let usable = pages.page_size().saturating_sub(usize::from(reserved));
         Reader { pages, usable, spare: RefCell::default() }
     }
 
-    pub(super) fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.pages.count()
     }
 
-    pub(super) fn usable(&self) -> usize {
+    pub(crate) fn usable(&self) -> usize {
         self.usable
     }
 
     /// Calls `with` with the usable bytes of page `number`; `None` if there is no such page.
-    pub(super) fn with<T>(&self, number: u32, with: impl FnOnce(&[u8]) -> T) -> io::Result<Option<T>> {
+    pub(crate) fn with<T>(&self, number: u32, with: impl FnOnce(&[u8]) -> T) -> io::Result<Option<T>> {
         let spare = self.spare.borrow_mut().pop();
         let mut buffer = spare.unwrap_or_else(|| vec![0; self.pages.page_size()]);
         let there = self.pages.read(number, &mut buffer)?;

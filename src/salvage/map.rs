@@ -14,19 +14,19 @@ const NOBODY: u32 = u32::MAX;
 
 /// Rowids greater than `low` and not greater than `high`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) low: i64,
-    pub(super) high: i64,
+pub(crate) struct Span {
+    pub(crate) low: i64,
+    pub(crate) high: i64,
 }
 
 impl Span {
-    pub(super) const ALL: Span = Span { low: i64::MIN, high: i64::MAX };
+    pub(crate) const ALL: Span = Span { low: i64::MIN, high: i64::MAX };
 
-    pub(super) fn is_bounded(self) -> bool {
+    pub(crate) fn is_bounded(self) -> bool {
         self.low > i64::MIN && self.high < i64::MAX
     }
 
-    pub(super) fn has(self, rowid: i64) -> bool {
+    pub(crate) fn has(self, rowid: i64) -> bool {
         (rowid > self.low || self.low == i64::MIN) && rowid <= self.high
     }
 }

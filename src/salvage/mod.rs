@@ -25,19 +25,19 @@ mod adopt;
 mod bind;
 mod fill;
 mod find;
-mod header;
-mod image;
+pub(crate) mod header;
+pub(crate) mod image;
 mod layout;
 mod lost;
-mod map;
+pub(crate) mod map;
 mod output;
-mod page;
-mod payload;
+pub(crate) mod page;
+pub(crate) mod payload;
 mod rebuild;
-mod record;
+pub(crate) mod record;
 mod report;
 mod rows;
-mod schema;
+pub(crate) mod schema;
 
 pub use report::{LostObject, Salvaged, SavedTable};
 

@@ -6,7 +6,7 @@ use super::record::varint;
 
 /// What a page of a b-tree is, by its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     InteriorIndex,
     InteriorTable,
     LeafIndex,
@@ -14,7 +14,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn of(byte: u8) -> Option<Kind> {
+    pub(crate) fn of(byte: u8) -> Option<Kind> {
         match byte {
             2 => Some(Kind::InteriorIndex),
             5 => Some(Kind::InteriorTable),
@@ -24,66 +24,66 @@ impl Kind {
         }
     }
 
-    pub(super) fn is_interior(self) -> bool {
+    pub(crate) fn is_interior(self) -> bool {
         matches!(self, Kind::InteriorIndex | Kind::InteriorTable)
     }
 
     /// Whether it belongs to a table with rowids.
-    pub(super) fn is_table(self) -> bool {
+    pub(crate) fn is_table(self) -> bool {
         matches!(self, Kind::InteriorTable | Kind::LeafTable)
     }
 
     /// Whether its cells hold records.
-    pub(super) fn has_records(self) -> bool {
+    pub(crate) fn has_records(self) -> bool {
         self != Kind::InteriorTable
     }
 }
 
 /// A page of a b-tree. The bytes end where the reserved ones begin.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Page<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) kind: Kind,
+pub(crate) struct Page<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) kind: Kind,
     /// Where its header starts: after the database header on page 1.
     start: usize,
 }
 
 /// A cell as far as it lies on its page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cell<'a> {
+pub(crate) struct Cell<'a> {
     /// Of a table's leaf.
-    pub(super) rowid: Option<i64>,
+    pub(crate) rowid: Option<i64>,
     /// Length of the whole record in bytes, as declared.
-    pub(super) length: u64,
+    pub(crate) length: u64,
     /// What is on the page.
-    pub(super) local: &'a [u8],
+    pub(crate) local: &'a [u8],
     /// The first overflow page, 0 for none.
-    pub(super) overflow: u32,
+    pub(crate) overflow: u32,
 }
 
-pub(super) fn be16(bytes: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn be16(bytes: &[u8], at: usize) -> Option<usize> {
     Some(usize::from(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?)))
 }
 
-pub(super) fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn be32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 impl<'a> Page<'a> {
     /// The page `number`, whose usable bytes are `bytes`.
-    pub(super) fn of(number: u32, bytes: &'a [u8]) -> Option<Page<'a>> {
+    pub(crate) fn of(number: u32, bytes: &'a [u8]) -> Option<Page<'a>> {
         let start = start_of(number);
         let kind = Kind::of(*bytes.get(start)?)?;
         Some(Page { bytes, kind, start })
     }
 
     /// The same as if its first byte were that of `kind`.
-    pub(super) fn taken_for(number: u32, bytes: &'a [u8], kind: Kind) -> Page<'a> {
+    pub(crate) fn taken_for(number: u32, bytes: &'a [u8], kind: Kind) -> Page<'a> {
         Page { bytes, kind, start: start_of(number) }
     }
 
     /// How many cells it says it has, at most as many as have room.
-    pub(super) fn cells(&self) -> usize {
+    pub(crate) fn cells(&self) -> usize {
         be16(self.bytes, self.start + 3).unwrap_or(0).min(self.bytes.len().saturating_sub(8) / 6)
     }
 
@@ -92,7 +92,7 @@ impl<'a> Page<'a> {
     }
 
     /// Where its cells are, in order: `None` for a pointer that cannot be right, or is the same as one before.
-    pub(super) fn offsets(&self, into: &mut Vec<Option<usize>>) {
+    pub(crate) fn offsets(&self, into: &mut Vec<Option<usize>>) {
         into.clear();
         let pointers = self.pointers();
         for index in 0..self.cells() {
@@ -112,18 +112,18 @@ impl<'a> Page<'a> {
     }
 
     /// The child behind all cells, of an interior page.
-    pub(super) fn right_child(&self) -> u32 {
+    pub(crate) fn right_child(&self) -> u32 {
         be32(self.bytes, self.start + 8).unwrap_or(0)
     }
 
     /// The child left of the cell at `offset`, of an interior page, and the largest rowid in it if that is what the cell says.
-    pub(super) fn child(&self, offset: usize) -> (u32, i64) {
+    pub(crate) fn child(&self, offset: usize) -> (u32, i64) {
         let key = varint(self.bytes.get(offset + 4..).unwrap_or(&[])).0;
         (be32(self.bytes, offset).unwrap_or(0), key as i64)
     }
 
     /// The cell with a record at `offset`.
-    pub(super) fn cell(&self, offset: usize) -> Option<Cell<'a>> {
+    pub(crate) fn cell(&self, offset: usize) -> Option<Cell<'a>> {
         let mut at = offset + if self.kind.is_interior() { 4 } else { 0 };
         let (length, size) = varint(self.bytes.get(at..)?);
         at += size;
@@ -151,7 +151,7 @@ impl<'a> Page<'a> {
 
     /// Whether everything on the page is as SQLite would have left it: from the start of the content to the end of the page,
     /// each byte is in one cell or one free block, but for as many as the header says.
-    pub(super) fn is_well_formed(&self) -> bool {
+    pub(crate) fn is_well_formed(&self) -> bool {
         let usable = self.bytes.len();
         let field = |at| be16(self.bytes, self.start + at).unwrap_or(usize::MAX);
         let (cells, content) = (field(3), if field(5) == 0 { 65_536 } else { field(5) });

@@ -12,21 +12,21 @@ use super::image::Reader;
 use super::page::{Cell, be32};
 
 /// Reads records.
-pub(super) struct Payloads<'a> {
+pub(crate) struct Payloads<'a> {
     reader: &'a Reader<'a>,
     /// How many overflow pages may still be visited.
     left: Counter<u64>,
 }
 
 impl<'a> Payloads<'a> {
-    pub(super) fn new(reader: &'a Reader<'a>) -> Payloads<'a> {
+    pub(crate) fn new(reader: &'a Reader<'a>) -> Payloads<'a> {
         let pages = u64::from(reader.count());
         Payloads { reader, left: Counter::new(pages * 8 + 100_000) }
     }
 
     /// Puts the record of `cell` into `into`, and says whether all of it was there. `is_tree` tells pages of b-trees, which
     /// are no overflow pages.
-    pub(super) fn read(&self, cell: &Cell<'_>, is_tree: impl Fn(u32) -> bool, into: &mut Vec<u8>) -> io::Result<bool> {
+    pub(crate) fn read(&self, cell: &Cell<'_>, is_tree: impl Fn(u32) -> bool, into: &mut Vec<u8>) -> io::Result<bool> {
         into.clear();
         into.extend_from_slice(cell.local);
         if cell.overflow == 0 {

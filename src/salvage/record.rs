@@ -4,10 +4,10 @@
 //! Invariant: any bytes decode to some fields, and none of them reaches beyond the bytes that there are.
 
 /// More fields no record has: the largest number of columns that SQLite can be built for.
-pub(super) const MOST_FIELDS: usize = 32_767;
+pub(crate) const MOST_FIELDS: usize = 32_767;
 
 /// The variable-length integer at the start of `bytes`, and how long it is. Bytes that are missing count as zeros.
-pub(super) fn varint(bytes: &[u8]) -> (u64, usize) {
+pub(crate) fn varint(bytes: &[u8]) -> (u64, usize) {
     let mut value = 0_u64;
     for at in 0..8 {
         let byte = bytes.get(at).copied().unwrap_or(0);
@@ -21,7 +21,7 @@ pub(super) fn varint(bytes: &[u8]) -> (u64, usize) {
 
 /// One value, in the bytes of its record.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Null,
     Integer(i64),
     Real(f64),
@@ -41,7 +41,7 @@ struct Field {
 
 /// The fields of a record, used again for one record after the other.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+pub(crate) struct Fields {
     fields: Vec<Field>,
 }
 
@@ -58,7 +58,7 @@ fn length(serial: u64) -> u64 {
 impl Fields {
     /// Finds the fields of `record`, and says whether it is whole: the header ends where it should, and what it tells of is
     /// there. A field that is cut off is NULL.
-    pub(super) fn find(&mut self, record: &[u8]) -> bool {
+    pub(crate) fn find(&mut self, record: &[u8]) -> bool {
         self.fields.clear();
         let (declared, mut at) = varint(record);
         let header = match usize::try_from(declared) {
@@ -88,12 +88,12 @@ impl Fields {
         whole && at == header
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.fields.len()
     }
 
     /// The field `index` of `record`, the one whose fields were found last. NULL if there is none.
-    pub(super) fn value<'a>(&self, record: &'a [u8], index: usize) -> Value<'a> {
+    pub(crate) fn value<'a>(&self, record: &'a [u8], index: usize) -> Value<'a> {
         match self.fields.get(index) {
             Some(field) if field.whole => read(field.serial, record.get(field.start..).unwrap_or(&[])),
             _ => Value::Null,
@@ -101,7 +101,7 @@ impl Fields {
     }
 
     /// The same, and of a text or blob that is cut off what there is, as a blob.
-    pub(super) fn remains<'a>(&self, record: &'a [u8], index: usize) -> Value<'a> {
+    pub(crate) fn remains<'a>(&self, record: &'a [u8], index: usize) -> Value<'a> {
         match self.fields.get(index) {
             Some(field) if !field.whole && field.serial >= 12 => match record.get(field.start..) {
                 Some(rest) if !rest.is_empty() => Value::Blob(rest),
@@ -112,12 +112,12 @@ impl Fields {
     }
 
     /// Whether no field is cut off.
-    pub(super) fn all_there(&self) -> bool {
+    pub(crate) fn all_there(&self) -> bool {
         self.fields.iter().all(|field| field.whole)
     }
 
     /// Whether the field is NULL in a record of an intact database.
-    pub(super) fn is_null(&self, index: usize) -> bool {
+    pub(crate) fn is_null(&self, index: usize) -> bool {
         self.fields.get(index).is_none_or(|field| field.serial == 0)
     }
 }

@@ -10,7 +10,7 @@ use super::record::{Fields, Value};
 
 /// What an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(crate) enum Sort {
     Table,
     VirtualTable,
     Index,
@@ -19,7 +19,7 @@ pub(super) enum Sort {
 }
 
 impl Sort {
-    pub(super) fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Sort::Table => "table",
             Sort::VirtualTable => "virtual table",
@@ -32,18 +32,18 @@ impl Sort {
 
 /// A row of sqlite_schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Object {
-    pub(super) sort: Sort,
-    pub(super) name: String,
-    pub(super) table: String,
+pub(crate) struct Object {
+    pub(crate) sort: Sort,
+    pub(crate) name: String,
+    pub(crate) table: String,
     /// 0 for none.
-    pub(super) root: u32,
+    pub(crate) root: u32,
     /// None for the index of a constraint.
-    pub(super) sql: Option<String>,
+    pub(crate) sql: Option<String>,
 }
 
 /// Text of the database as a string; what is no text in this encoding is replaced.
-pub(super) fn decode(bytes: &[u8], encoding: TextEncoding) -> Cow<'_, str> {
+pub(crate) fn decode(bytes: &[u8], encoding: TextEncoding) -> Cow<'_, str> {
     let units = |read: fn([u8; 2]) -> u16| {
         let units = bytes.chunks_exact(2).filter_map(|pair| pair.first_chunk().copied()).map(read);
         char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
@@ -56,7 +56,7 @@ pub(super) fn decode(bytes: &[u8], encoding: TextEncoding) -> Cow<'_, str> {
 }
 
 /// The same, if it is text in this encoding throughout: `None` if any byte would be lost.
-pub(super) fn decode_exactly(bytes: &[u8], encoding: TextEncoding) -> Option<String> {
+pub(crate) fn decode_exactly(bytes: &[u8], encoding: TextEncoding) -> Option<String> {
     let read: fn([u8; 2]) -> u16 = match encoding {
         TextEncoding::Utf16Le => u16::from_le_bytes,
         TextEncoding::Utf16Be => u16::from_be_bytes,
@@ -70,7 +70,7 @@ pub(super) fn decode_exactly(bytes: &[u8], encoding: TextEncoding) -> Option<Str
 }
 
 /// Whether `sql` starts with this, whatever the case.
-pub(super) fn starts_with(sql: &str, words: &str) -> bool {
+pub(crate) fn starts_with(sql: &str, words: &str) -> bool {
     sql.get(..words.len()).is_some_and(|start| start.eq_ignore_ascii_case(words))
 }
 
@@ -89,7 +89,7 @@ fn sort_of(sql: &str) -> Option<Sort> {
 }
 
 /// The object that a record of sqlite_schema describes, if it is one.
-pub(super) fn object(fields: &Fields, record: &[u8], encoding: TextEncoding) -> Option<Object> {
+pub(crate) fn object(fields: &Fields, record: &[u8], encoding: TextEncoding) -> Option<Object> {
     let text = |index| match fields.value(record, index) {
         Value::Text(bytes) => Some(decode(bytes, encoding).into_owned()),
         _ => None,
@@ -111,7 +111,7 @@ pub(super) fn object(fields: &Fields, record: &[u8], encoding: TextEncoding) -> 
 }
 
 /// Whether the record is a row of sqlite_schema and nothing else, judged without knowing where it was found.
-pub(super) fn is_certain(fields: &Fields, record: &[u8], encoding: TextEncoding) -> bool {
+pub(crate) fn is_certain(fields: &Fields, record: &[u8], encoding: TextEncoding) -> bool {
     let Value::Text(said) = fields.value(record, 0) else { return false };
     let said = decode(said, encoding);
     fields.len() == 5

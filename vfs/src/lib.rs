@@ -32,6 +32,8 @@ mod generation;
 pub mod guard;
 mod hold;
 mod in_flight;
+mod journal_file;
+mod known_size;
 mod lock;
 mod main_file;
 mod notice;

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::fs::{Class, Verdict};
 use crate::generation::Generation;
 use crate::in_flight::InFlight;
+use crate::known_size::KnownSize;
 use crate::lock::fork::{self, PerProcess};
 use crate::notice;
-use crate::options::{CombineChoice, Options};
+use crate::options::{CombineChoice, GuardChoice, Options};
 use crate::policy::{Policy, Rule};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
@@ -67,6 +68,7 @@ pub(crate) struct MainFile {
     pub(crate) locks: String,
     /// Writes that follow each other are sent as one: each is a round trip.
     pub(crate) combines: bool,
+    known_size: Mutex<KnownSize>,
     /// Whether the file is the operating system's under its path.
     pub(crate) native: bool,
     /// An alarm of the guard has stopped writing until the user has decided.
@@ -145,6 +147,7 @@ impl MainFile {
             handle: AtomicUsize::new(0),
             locks: String::new(),
             combines,
+            known_size: Mutex::default(),
             native: false,
             blocked: AtomicBool::new(false),
             shared: None,
@@ -184,12 +187,27 @@ impl MainFile {
     /// The lock was lowered to this level.
     pub(crate) fn lowered(&self, level: i32) {
         self.level.fetch_min(level, Ordering::Relaxed);
+        if level == 0 {
+            if let Some(mut size) = self.known_size() {
+                size.unlocked();
+            }
+        }
         self.ended.store(false, Ordering::Relaxed);
     }
 
     /// What this connection has in flight. Nothing that calls SQLite may run while it is held.
     pub(crate) fn in_flight(&self) -> MutexGuard<'_, InFlight> {
         lock(&self.in_flight)
+    }
+
+    /// How large the database is, as far as this connection knows; `None` where asking is cheap.
+    pub(crate) fn known_size(&self) -> Option<MutexGuard<'_, KnownSize>> {
+        (self.combines && self.native).then(|| lock(&self.known_size))
+    }
+
+    /// Whether the guard's record is kept with as few requests as it takes to know what is in flight.
+    pub(crate) fn is_sparing(&self) -> bool {
+        self.combines && self.native && self.options.guard == GuardChoice::Auto
     }
 
     pub(crate) fn hides_shared_memory(&self) -> bool {
@@ -298,8 +316,19 @@ static OPEN: PerProcess<Open> = PerProcess::new(|parent| {
     Open { mine: Vec::new(), inherited: parent.inherited.iter().cloned().chain(open).collect() }
 });
 
+/// Whether a database has been open on which writes are combined.
+#[inline]
+pub(crate) fn any_combines() -> bool {
+    COMBINES.load(Ordering::Relaxed)
+}
+
+static COMBINES: AtomicBool = AtomicBool::new(false);
+
 /// Remembers an open database.
 pub(crate) fn remember(main: &Arc<MainFile>, journals: [usize; 2]) {
+    if main.combines {
+        COMBINES.store(true, Ordering::Relaxed);
+    }
     let mut open = OPEN.lock();
     open.mine.retain(|(main, _)| main.strong_count() > 0);
     open.mine.push((Arc::downgrade(main), journals));

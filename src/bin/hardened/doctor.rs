@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::examine::{Examination, Finding, Level, examine};
 use crate::failure::Failure;
+use crate::map::{self, Style, When};
 use crate::record;
 use crate::table::printable;
 
@@ -19,12 +20,13 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  nothing to do
   1  at least one warning: it works, but something should be changed
-  2  the command line could not be understood
+  2  the command line could not be understood, or the file of --svg not be written
   3  at least one problem: a database cannot be opened or trusted";
 
 /// Examines databases and the filesystems they are on, without changing anything.
 ///
-/// A path may name a database, a file that does not exist yet, or a directory.
+/// A path may name a database, a file that does not exist yet, or a directory. Of a database a map of its pages is drawn, which
+/// shows what they are for, which are free, and which are damaged or belong to nothing.
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Args {
     /// Databases or directories
@@ -36,9 +38,28 @@ pub(crate) struct Args {
     /// Go on with these databases as they are: move the guard's record of each aside, and with it its alarm
     #[arg(long)]
     accept: bool,
+    /// Draw the map of pages also if all of a large database has to be read for it
+    #[arg(long, conflicts_with = "no_map")]
+    map: bool,
+    /// Draw no map, and read nothing for it
+    #[arg(long)]
+    no_map: bool,
+    /// Draw the map as a picture too, into this new file
+    #[arg(long, value_name = "FILE", conflicts_with = "no_map")]
+    svg: Option<PathBuf>,
     /// How long a filesystem may take to answer
     #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     fs_timeout: u64,
+}
+
+impl Args {
+    fn when(&self) -> When {
+        match (self.map || self.svg.is_some(), self.no_map) {
+            (true, _) => When::Always,
+            (_, true) => When::Never,
+            _ => When::Quick,
+        }
+    }
 }
 
 /// Set for the process that does the looking.
@@ -52,22 +73,52 @@ const END: &str = "\u{1e}";
 /// A child process does the looking: one that waits for a dead FUSE daemon cannot even be killed, and whoever called the
 /// doctor should not wait for it.
 pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<ExitCode, Failure> {
-    if std::env::var_os(WORKER).is_some() {
-        let code = look(args, out)?;
-        writeln!(out, "{END}{code}").map_err(Failure::Output)?;
+    if let Some(file) = &args.svg {
+        if args.paths.len() > 1 {
+            return Err(Failure::Usage("--svg draws one database: name one path".to_owned()));
+        }
+        map::refuse_existing(file)?;
+    }
+    if let Some(style) = std::env::var_os(WORKER) {
+        match look(args, Style::parse(&style.to_string_lossy()), out) {
+            Ok(code) => writeln!(out, "{END}{code}"),
+            Err(failure) => writeln!(out, "{END}{}", told(failure)?),
+        }
+        .map_err(Failure::Output)?;
         return Ok(ExitCode::SUCCESS);
     }
-    match worker() {
+    let style = Style::of_stdout();
+    match worker(style) {
         Ok(lines) => relay(lines, out),
         // Without a child process the looking is done here.
-        Err(_) => look(args, out).map(ExitCode::from),
+        Err(_) => look(args, style, out).map(ExitCode::from),
     }
 }
 
-fn worker() -> std::io::Result<BufReader<ChildStdout>> {
+/// A failure of the worker as one line, for [`heard`].
+fn told(failure: Failure) -> Result<String, Failure> {
+    let code = failure.exit_code();
+    let (message, hint) = match failure {
+        Failure::Output(_) => return Err(failure),
+        Failure::Usage(message) => (message, None),
+        Failure::Open { message, hint } | Failure::Sql { message, hint } => (message, hint),
+    };
+    Ok(json!([code, message, hint]).to_string())
+}
+
+/// How the worker ended.
+fn heard(end: &str) -> Result<ExitCode, Failure> {
+    match serde_json::from_str::<(u8, String, Option<String>)>(end) {
+        Ok((2, message, _)) => Err(Failure::Usage(message)),
+        Ok((_, message, hint)) => Err(Failure::Open { message, hint }),
+        Err(_) => Ok(ExitCode::from(end.parse::<u8>().unwrap_or(3))),
+    }
+}
+
+fn worker(style: Style) -> std::io::Result<BufReader<ChildStdout>> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
-        .env(WORKER, "1")
+        .env(WORKER, style.text())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -79,7 +130,7 @@ fn relay(lines: BufReader<ChildStdout>, out: &mut impl Write) -> Result<ExitCode
     for line in lines.lines() {
         let line = line.map_err(Failure::Output)?;
         match line.strip_prefix(END) {
-            Some(code) => return Ok(ExitCode::from(code.parse::<u8>().unwrap_or(3))),
+            Some(end) => return heard(end),
             None => writeln!(out, "{line}").map_err(Failure::Output)?,
         }
     }
@@ -87,7 +138,7 @@ fn relay(lines: BufReader<ChildStdout>, out: &mut impl Write) -> Result<ExitCode
     Err(Failure::Open { message, hint: None })
 }
 
-fn look(args: &Args, out: &mut impl Write) -> Result<u8, Failure> {
+fn look(args: &Args, style: Style, out: &mut impl Write) -> Result<u8, Failure> {
     let mut worst = Level::Note;
     for (index, path) in args.paths.iter().enumerate() {
         if args.accept {
@@ -99,14 +150,23 @@ fn look(args: &Args, out: &mut impl Write) -> Result<u8, Failure> {
                 }
             }
         }
-        let examination = examine(path, Duration::from_millis(args.fs_timeout));
+        let examination = examine(path, Duration::from_millis(args.fs_timeout), args.when());
         worst = examination.findings.iter().map(|finding| finding.level).fold(worst, Level::max);
         let text = if args.json {
             format!("{}\n", as_json(&examination))
         } else {
-            format!("{}{}", if index > 0 { "\n" } else { "" }, as_text(&examination))
+            format!("{}{}", if index > 0 { "\n" } else { "" }, as_text(&examination, style))
         };
         out.write_all(text.as_bytes()).map_err(Failure::Output)?;
+        match (&args.svg, &examination.map) {
+            (Some(file), Some(map)) => map::write_svg(map, path, file)?,
+            (Some(file), None) => {
+                let message =
+                    format!("{}: it has no pages to draw, and {} is not made", path.display(), file.display());
+                return Err(Failure::Open { message, hint: None });
+            }
+            (None, _) => {}
+        }
     }
     Ok(match worst {
         Level::Note => 0,
@@ -115,9 +175,11 @@ fn look(args: &Args, out: &mut impl Write) -> Result<u8, Failure> {
     })
 }
 
-fn as_text(examination: &Examination) -> String {
+fn as_text(examination: &Examination, style: Style) -> String {
     let mut lines = vec![printable(examination.path.as_os_str().as_encoded_bytes())];
-    let mut line = |name: &str, text: String| lines.push(format!("  {name:<12}{}", printable(text.as_bytes())));
+    let line = |lines: &mut Vec<String>, name: &str, text: String| {
+        lines.push(format!("  {name:<12}{}", printable(text.as_bytes())));
+    };
     if let Some(verdict) = &examination.verdict {
         let mut text = format!("{} ({})", verdict.filesystem, verdict.class);
         if let Some(point) = &verdict.mount_point {
@@ -129,22 +191,23 @@ fn as_text(examination: &Examination) -> String {
         if !verdict.options.is_empty() {
             text.push_str(&format!(", options {}", verdict.options.join(",")));
         }
-        line("filesystem", text);
-        line("locks", format!("seen by {}", verdict.locks.name()));
+        line(&mut lines, "filesystem", text);
+        line(&mut lines, "locks", format!("seen by {}", verdict.locks.name()));
     }
     if let Some(outlook) = &examination.outlook {
-        line("hardened", format!("{}: {}", outlook.policy, outlook.reason));
+        line(&mut lines, "hardened", format!("{}: {}", outlook.policy, outlook.reason));
     }
     for (name, text) in &examination.files {
-        line(name, text.clone());
+        line(&mut lines, name, text.clone());
     }
     if let Some(space) = examination.free_space {
-        line("free space", format!("{} MiB", space >> 20));
+        line(&mut lines, "free space", format!("{} MiB", space >> 20));
     }
+    lines.extend(examination.map.iter().flat_map(|map| map::lines(map, style)));
     for Finding { level, text, hint } in &examination.findings {
-        line(level.name(), text.clone());
+        line(&mut lines, level.name(), text.clone());
         if let Some(hint) = hint {
-            line("", format!("-> {hint}"));
+            line(&mut lines, "", format!("-> {hint}"));
         }
     }
     lines.join("\n") + "\n"
@@ -158,6 +221,7 @@ fn as_json(examination: &Examination) -> serde_json::Value {
         "reason": examination.outlook.as_ref().map(|outlook| &outlook.reason),
         "files": examination.files.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "free_space": examination.free_space,
+        "map": examination.map.as_ref().map(map::as_json),
         "findings": examination.findings.iter().map(|finding| json!({
             "level": finding.level.name(),
             "text": finding.text,

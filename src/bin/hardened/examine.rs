@@ -12,8 +12,10 @@ use std::time::Duration;
 use hardened_sqlite::format::{database, journal, wal};
 use hardened_sqlite::fs::{self, Class, Problem, Verdict};
 use hardened_sqlite::hardened_vfs::{self, Outlook};
+use hardened_sqlite::page_map::PageMap;
 use rustix::fs::Access;
 
+use crate::map::{self, When};
 use crate::record;
 
 /// How much a finding matters.
@@ -52,6 +54,7 @@ pub(crate) struct Examination {
     pub(crate) files: Vec<(String, String)>,
     pub(crate) free_space: Option<u64>,
     pub(crate) findings: Vec<Finding>,
+    pub(crate) map: Option<PageMap>,
 }
 
 impl Examination {
@@ -68,7 +71,7 @@ impl Examination {
 const LITTLE_SPACE: u64 = 64 << 20;
 
 /// Examines `path`; a filesystem that does not answer within `limit` is not touched.
-pub(crate) fn examine(path: &Path, limit: Duration) -> Examination {
+pub(crate) fn examine(path: &Path, limit: Duration, map: When) -> Examination {
     let mut seen = Examination {
         path: path.to_owned(),
         verdict: None,
@@ -76,6 +79,7 @@ pub(crate) fn examine(path: &Path, limit: Duration) -> Examination {
         files: Vec::new(),
         free_space: None,
         findings: Vec::new(),
+        map: None,
     };
     match fs::classify(path, limit) {
         Ok(verdict) => {
@@ -85,7 +89,7 @@ pub(crate) fn examine(path: &Path, limit: Duration) -> Examination {
             }
             seen.verdict = Some(verdict);
             seen.outlook = Some(outlook);
-            look_at(&mut seen);
+            look_at(&mut seen, map);
         }
         Err(Problem::NoAnswer(no_answer)) => {
             let text = Problem::NoAnswer(no_answer.clone()).to_string();
@@ -97,7 +101,7 @@ pub(crate) fn examine(path: &Path, limit: Duration) -> Examination {
     seen
 }
 
-fn look_at(seen: &mut Examination) {
+fn look_at(seen: &mut Examination, when: When) {
     // SQLite follows links, so the journals are beside what the link names.
     let path = std::fs::canonicalize(&seen.path).unwrap_or_else(|_| seen.path.clone());
     match std::fs::metadata(&path) {
@@ -106,7 +110,8 @@ fn look_at(seen: &mut Examination) {
             directory(seen, parent(&path));
             file_access(seen, &path, &metadata);
             database(seen, &path, &metadata);
-            record::look(seen, &path);
+            let accused = record::look(seen, &path);
+            map::look(seen, &path, when, &accused);
         }
         Ok(_) => seen.find(Level::Problem, "it is not a regular file", Some("name a database file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -11,6 +11,7 @@ mod examine;
 mod failure;
 mod journal;
 mod json;
+mod map;
 mod print;
 mod progress;
 mod record;

@@ -6,18 +6,19 @@ use std::time::UNIX_EPOCH;
 
 use hardened_sqlite::fs::Class;
 use hardened_sqlite::hardened_vfs::guard;
+use hardened_sqlite::hardened_vfs::guard::classify::State;
 
 use crate::examine::{Examination, Level};
 
-/// What the record says, if there is one.
-pub(crate) fn look(seen: &mut Examination, path: &Path) {
+/// What the record says, if there is one. The pages that it proves to be torn or lost.
+pub(crate) fn look(seen: &mut Examination, path: &Path) -> Vec<(u32, &'static str)> {
     let shared = seen.verdict.as_ref().is_none_or(|verdict| verdict.class != Class::Local);
     let examined = match guard::examine(path, shared) {
         Ok(Some(examined)) => examined,
-        Ok(None) => return,
+        Ok(None) => return Vec::new(),
         Err(error) => {
             seen.file("guard", format!("its record cannot be used, and nothing is concluded from it: {error}"));
-            return;
+            return Vec::new();
         }
     };
     let counts = examined.finding.counts();
@@ -49,6 +50,15 @@ pub(crate) fn look(seen: &mut Examination, path: &Path) {
     for note in &examined.finding.notes {
         seen.find(Level::Note, note.clone(), None);
     }
+    // Without an alarm nothing is proven.
+    let pages = examined.finding.pages.iter().filter(|_| !examined.finding.alarms.is_empty());
+    pages
+        .filter_map(|(page, state)| match state {
+            State::Torn { .. } => Some((*page, "it is torn: a write of it came to the disk in part, says the guard")),
+            State::Lost => Some((*page, "a write of it never came to the disk, says the guard")),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Moves the record aside; a sentence about it.

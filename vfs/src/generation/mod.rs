@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::fs::Class;
 use crate::guard::log::Time;
+use crate::journal_file::Access;
 
 /// Device and inode.
 pub(crate) type Identity = (u64, u64);
@@ -97,6 +99,8 @@ pub(crate) struct Generation {
 #[derive(Debug, Default)]
 struct Names {
     open: [Option<Identity>; 3],
+    /// Who may read and write the database, as far as is known.
+    access: Option<Access>,
     /// The directory when all names were last found right, if no later change in it can look the same.
     checked: Option<(Identity, Time)>,
 }
@@ -106,7 +110,16 @@ impl Generation {
     pub(crate) fn opened(&self, which: Which, database: &Path) {
         if let Ok(found) = std::fs::metadata(which.path(database)) {
             self.is(which, Some(identity(&found)));
+            if which == Which::Database {
+                let access = Access { mode: found.mode(), user: found.uid(), group: found.gid() };
+                self.names.lock().unwrap_or_else(PoisonError::into_inner).access = Some(access);
+            }
         }
+    }
+
+    /// Who may read and write the database.
+    pub(crate) fn access(&self) -> Option<Access> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).access
     }
 
     /// The file of this name is not open any more.
@@ -139,6 +152,20 @@ impl Generation {
     /// The work is over, and the next one needs a look of its own.
     pub(crate) fn over(&self, work: Work) {
         self.looked[work as usize].store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the name of the database leads to the open file, by one request at most. `false` if that is not known.
+    pub(crate) fn is_in_place(&self, database: &Path, class: Class) -> bool {
+        use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
+        // Following the name is what tells; the attributes of what is found there need not be fresh for that. Not so on NFS,
+        // where a file that is gone is only noticed when its attributes are asked for.
+        let (flags, wanted) = match class {
+            Class::Fuse => (AtFlags::STATX_DONT_SYNC, StatxFlags::INO),
+            _ => (AtFlags::empty(), StatxFlags::BASIC_STATS),
+        };
+        let Ok(found) = statx(CWD, database, flags, wanted) else { return false };
+        let device = makedev(found.stx_dev_major, found.stx_dev_minor);
+        self.identity(Which::Database) == Some((device, found.stx_ino))
     }
 
     /// Which names have moved, by one look at the directory where that is enough. A name that cannot be looked at proves

@@ -34,6 +34,8 @@ use std::io;
 
 use libsqlite3_sys as ffi;
 
+use crate::fs::Class;
+
 #[cfg(target_os = "linux")]
 pub(crate) use glance::glance;
 
@@ -74,6 +76,11 @@ pub(crate) trait Bytes {
     fn release(&self, range: Range) -> io::Result<()>;
     /// Whether somebody else's lock would be in the way of an exclusive one.
     fn taken(&self, range: Range) -> io::Result<bool>;
+    /// How large the file behind the handle is; `class` is that of its filesystem.
+    fn size(&self, class: Class) -> Option<u64> {
+        let _ = class;
+        None
+    }
     /// What fstat(2) says about the file behind the handle, if it is that which was opened.
     fn stat(&self) -> Option<rustix::fs::Stat> {
         None
@@ -303,6 +310,11 @@ impl<B: Bytes> Locks<B> {
             }
         }
         self.bytes.release(BOTH).map_err(unlock)
+    }
+
+    /// How large the file is, if that can be told.
+    pub(crate) fn size(&self, class: Class) -> Option<u64> {
+        self.bytes.size(class)
     }
 
     /// What fstat(2) says about the file.

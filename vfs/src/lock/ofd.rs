@@ -17,6 +17,7 @@ use super::handles::{self, Registered};
 use super::kind::Kind;
 use super::parked::{self, Close, Identity};
 use super::{ALL, Bytes, Range, fork};
+use crate::fs::Class;
 
 /// Below this are the numbers that programs use, and mix up.
 const HIGH: libc::c_int = 1000;
@@ -245,10 +246,35 @@ fn is_not(registered: Registered, identity: Identity) -> bool {
     !registered.is_current() || matches!(is_still(registered.fd(), identity), Ok(false))
 }
 
-/// Whether the number still means this file. A server that does not answer proves nothing.
-#[allow(clippy::unnecessary_cast)]
+/// Whether the number still means this file. A server that does not answer proves nothing, and need not be asked: which file a
+/// descriptor means is known here.
 fn is_still(fd: RawFd, identity: Identity) -> io::Result<bool> {
-    // SAFETY: stat is a plain C structure that lives across the call; a number that is no descriptor is an error.
+    // SAFETY: statx is a plain C structure that lives across the call; a number that is no descriptor is an error.
+    let found = unsafe {
+        let mut found: libc::statx = std::mem::zeroed();
+        let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+        match libc::statx(fd, c"".as_ptr(), flags, libc::STATX_INO, &raw mut found) {
+            0 => Ok(found),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    match found {
+        Ok(found) => {
+            let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+            Ok((device, found.stx_ino) == identity)
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => Ok(false),
+        // An old kernel, or a sandbox that does not know the call.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            is_still_by_fstat(fd, identity)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[allow(clippy::unnecessary_cast)]
+fn is_still_by_fstat(fd: RawFd, identity: Identity) -> io::Result<bool> {
+    // SAFETY: as for statx.
     let found = unsafe {
         let mut found: libc::stat = std::mem::zeroed();
         match libc::fstat(fd, &raw mut found) {
@@ -256,11 +282,7 @@ fn is_still(fd: RawFd, identity: Identity) -> io::Result<bool> {
             _ => Err(io::Error::last_os_error()),
         }
     };
-    match found {
-        Ok(found) => Ok((found.st_dev as u64, found.st_ino as u64) == identity),
-        Err(error) if error.raw_os_error() == Some(libc::EBADF) => Ok(false),
-        Err(error) => Err(error),
-    }
+    found.map(|found| (found.st_dev as u64, found.st_ino as u64) == identity)
 }
 
 /// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
@@ -313,6 +335,15 @@ impl Bytes for Handle {
 
     fn taken(&self, range: Range) -> io::Result<bool> {
         Ok(self.held(range)?.is_some())
+    }
+
+    fn size(&self, class: Class) -> Option<u64> {
+        use rustix::fs::{AtFlags, StatxFlags};
+        // A client of a network filesystem knows the size after its own writes, and not the times. FUSE in Linux forgets the size
+        // as well, though it keeps it right; what it does not forget brings it along, as fresh as names and attributes are.
+        let wanted = if class == Class::Fuse { StatxFlags::NLINK } else { StatxFlags::SIZE };
+        let found = rustix::fs::statx(self.fd().ok()?, c"", AtFlags::EMPTY_PATH, wanted).ok()?;
+        (found.stx_mask & StatxFlags::SIZE.bits() != 0).then_some(found.stx_size)
     }
 
     #[allow(clippy::unnecessary_cast)]

@@ -69,6 +69,26 @@ impl BaseFile {
         }
     }
 
+    /// A file that is open already.
+    ///
+    /// # Errors
+    /// SQLITE_NOMEM.
+    ///
+    /// # Safety
+    /// `File` must begin with an sqlite3_file that has methods, which may be called on it.
+    pub(crate) unsafe fn with<File>(file: File) -> Result<BaseFile, c_int> {
+        let layout = Layout::new::<File>().align_to(ALIGN).map_err(|_| ffi::SQLITE_NOMEM)?;
+        // SAFETY: not of size zero; the memory has room for a `File`.
+        unsafe {
+            let memory = alloc_zeroed(layout);
+            if memory.is_null() {
+                return Err(ffi::SQLITE_NOMEM);
+            }
+            memory.cast::<File>().write(file);
+            Ok(BaseFile { file: memory.cast(), layout, _name: None })
+        }
+    }
+
     /// The same with a copy of the name and of the parameters behind it, so that the file may outlive the connection.
     ///
     /// # Safety

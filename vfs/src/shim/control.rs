@@ -125,6 +125,14 @@ pub(crate) unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, argum
                     return code;
                 }
             }
+            ffi::SQLITE_FCNTL_HAS_MOVED
+                if main.combines && main.native && main.generation.is_in_place(&main.path, main.verdict.class) =>
+            {
+                main.generation.looked(Work::Transaction);
+                // SAFETY: the argument is an integer.
+                unsafe { argument.cast::<c_int>().write(0) };
+                return ffi::SQLITE_OK;
+            }
             ffi::SQLITE_FCNTL_HAS_MOVED => {
                 // SAFETY: passed on as it came; the argument is an integer.
                 let (code, moved) = unsafe {
@@ -146,6 +154,11 @@ pub(crate) unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, argum
                     // SAFETY: the argument is a pointer to an integer.
                     unsafe { *argument.cast::<c_int>() = c_int::from(index.has_readers()) };
                     return ffi::SQLITE_OK;
+                }
+            }
+            ffi::SQLITE_FCNTL_CHUNK_SIZE => {
+                if let Some(mut size) = main.known_size() {
+                    size.give_up();
                 }
             }
             ffi::SQLITE_FCNTL_LOCKSTATE => {

@@ -21,8 +21,10 @@ use super::link;
 use super::methods;
 use super::protect;
 use super::register::Registration;
+use super::sizes;
 use super::unsummed;
 use crate::checksum::pages::Pages;
+use crate::known_size;
 use crate::lock::{FileLocks, fork};
 use crate::main_file::{self, Journal, MainFile, Role};
 use crate::shm::Index;
@@ -279,6 +281,12 @@ pub(crate) unsafe extern "C" fn read(f: *mut ffi::sqlite3_file, buffer: *mut c_v
             (Below::new(base, main), buffer)
         };
         let code = below.read_into(buffer, at);
+        if main.combines && buffer.len() == known_size::HEADER && at == known_size::AT as i64 && code == ffi::SQLITE_OK
+        {
+            if let Some(mut size) = main.known_size() {
+                size.saw(buffer);
+            }
+        }
         state.pages.as_ref().map_or(code, |pages| pages.read(&below, main, code, buffer, at))
     })
 }
@@ -397,6 +405,11 @@ pub(crate) unsafe extern "C" fn file_size(f: *mut ffi::sqlite3_file, size: *mut 
         match flushed(f) {
             ffi::SQLITE_OK => {}
             code => return code,
+        }
+        if let State { kind: Kind::Main(main), locks, .. } = state(f) {
+            if main.combines {
+                return guarded(ffi::SQLITE_IOERR_FSTAT, || sizes::of_database(main, locks.as_ref(), base, size));
+            }
         }
         let code = base.file_size(size);
         if let (ffi::SQLITE_OK, Kind::Journal(journal)) = (code, &state(f).kind) {

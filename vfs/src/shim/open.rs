@@ -23,7 +23,7 @@ use super::methods;
 use super::register::{self, Registration};
 use super::sidecar::Sidecar;
 use super::vfs::path_of;
-use super::{auto, convert, judge, protect};
+use super::{auto, convert, journals, judge};
 use crate::checksum::pages::Pages;
 use crate::explain;
 use crate::fs::{self, Problem, Verdict};
@@ -31,7 +31,7 @@ use crate::generation::Which;
 use crate::guard;
 use crate::guard::keeper::Keeper;
 use crate::lock::{FileLocks, choose, fork};
-use crate::main_file::{self, Access, MainFile, Role};
+use crate::main_file::{self, Access, MainFile};
 use crate::notice;
 use crate::options::{KEYS, LocksChoice, OptionError, Options, PolicyChoice};
 use crate::policy::Policy;
@@ -75,7 +75,7 @@ pub(crate) unsafe fn open(
     // SAFETY: see above, for all of the calls.
     unsafe {
         if flags & ffi::SQLITE_OPEN_MAIN_DB == 0 || name.is_null() {
-            return open_other(registration, name, file, flags, out_flags);
+            return journals::open(registration, name, file, flags, out_flags);
         }
         // sqlite3_shutdown has emptied the list of automatic extensions, if it was called.
         registration.api.auto_extend(auto::opened);
@@ -140,72 +140,6 @@ enum Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Failure::Refused(refusal)
-    }
-}
-
-/// A journal, a WAL, a super-journal or a temporary file.
-unsafe fn open_other(
-    registration: &'static Registration,
-    name: *const c_char,
-    file: *mut ffi::sqlite3_file,
-    flags: c_int,
-    out_flags: *mut c_int,
-) -> c_int {
-    // SAFETY: the contract of xOpen.
-    unsafe {
-        // A journal that is only looked into, to see whether it is hot, is nobody's in particular.
-        let looks = flags & ffi::SQLITE_OPEN_MAIN_JOURNAL != 0 && flags & ffi::SQLITE_OPEN_READONLY != 0;
-        let kinds = ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_WAL;
-        let protects = flags & kinds != 0 && !name.is_null() && !looks;
-        if flags & kinds != 0 && !name.is_null() && main_file::is_inherited(name as usize, &path_of(name)) {
-            return ffi::SQLITE_CANTOPEN;
-        }
-        let owners = if protects { main_file::by_journal(name as usize, &path_of(name)) } else { Vec::new() };
-        if flags & ffi::SQLITE_OPEN_WAL != 0 {
-            if let Some(main) = owners.iter().find(|main| main.forbids_wal()) {
-                main.warn("wal-file", format!("a -wal file was not opened: {}", main.policy().reason));
-                return ffi::SQLITE_CANTOPEN;
-            }
-        }
-        let base = if name.is_null() { None } else { bases::of(CStr::from_ptr(name)) };
-        let base = base.unwrap_or(registration.base);
-        let mut opened = BaseFile::open(base, name, flags, out_flags);
-        if matches!(&opened, Err(code) if code & 0xff == ffi::SQLITE_CANTOPEN)
-            && matches!(last_error(base), libc::EMFILE | libc::ENFILE)
-            && owners.iter().filter_map(|main| main.shared.as_ref()).any(|shared| shared.spare_descriptors())
-        {
-            opened = BaseFile::open(base, name, flags, out_flags);
-        }
-        match opened {
-            Ok(base) => {
-                let wal = flags & ffi::SQLITE_OPEN_WAL != 0;
-                let kind = match protects.then(|| main_file::Journal::opened(owners)) {
-                    Some(journal) => {
-                        if let Some(main) = journal.owner() {
-                            let role = if wal { Role::Wal } else { Role::Journal };
-                            protect::opened(main, role, flags & ffi::SQLITE_OPEN_CREATE != 0);
-                        }
-                        if wal { Kind::Wal(journal) } else { Kind::Journal(journal) }
-                    }
-                    None => Kind::Other,
-                };
-                let forks = fork::count();
-                install(
-                    file,
-                    State {
-                        registration,
-                        base: Some(base),
-                        kind,
-                        locks: None,
-                        index: None,
-                        pages: None,
-                        own_base: None,
-                        forks,
-                    },
-                )
-            }
-            Err(code) => code,
-        }
     }
 }
 
@@ -375,8 +309,11 @@ fn settle(
     if !off && access == Access::ReadWrite {
         let identity = Identity::of(path, &main.base, native);
         let begin = || {
-            let keeper =
-                Keeper::new(main.options.guard, guard::boot_id(), Box::new(Sidecar::of(base_vfs, name_text, native)));
+            let keeper = Keeper::new(
+                main.options.guard,
+                guard::boot_id(),
+                Box::new(Sidecar::of(base_vfs, name_text, native, main.verdict.class)),
+            );
             Ok((keeper, if native { Directory::of(path)? } else { None }))
         };
         let shared = Shared::of(identity, begin).map_err(|error: io::Error| {
@@ -485,7 +422,7 @@ unsafe fn access(registration: &Registration, name: *const c_char, flags: c_int,
     }
 }
 
-fn last_error(vfs: *mut ffi::sqlite3_vfs) -> i32 {
+pub(super) fn last_error(vfs: *mut ffi::sqlite3_vfs) -> i32 {
     // SAFETY: a registered VFS; without a buffer only the number is asked for.
     unsafe { (*vfs).xGetLastError.map_or(0, |last| last(vfs, 0, std::ptr::null_mut())) }
 }

@@ -50,10 +50,17 @@ pub(crate) unsafe fn write_database(main: &MainFile, bytes: &[u8], at: u64) -> O
         return refused;
     }
     let flight = &mut *main.in_flight();
-    Some(match files.wal {
+    let code = match files.wal {
         Some(_) => checkpoint::write_page(&files, flight, bytes, at),
         None => rollback::write(&files, flight, bytes, at),
-    })
+    };
+    if let Some(mut size) = main.known_size() {
+        match code {
+            ffi::SQLITE_OK => size.wrote(at, bytes),
+            _ => size.forget(),
+        }
+    }
+    Some(code)
 }
 
 /// xWrite of the rollback journal.
@@ -178,7 +185,15 @@ pub(crate) unsafe fn truncate(main: &MainFile, role: Role, file: &BaseFile, size
     }
     let mut code = file.truncate(size);
     match role {
-        Role::Database => flight.database.truncated(to),
+        Role::Database => {
+            flight.database.truncated(to);
+            if let Some(mut size) = main.known_size() {
+                match code {
+                    ffi::SQLITE_OK => size.cut(to),
+                    _ => size.forget(),
+                }
+            }
+        }
         Role::Journal => {
             flight.journal.ledger.truncated(to);
             flight.journal.synced = false;

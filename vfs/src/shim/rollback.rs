@@ -175,7 +175,7 @@ fn record(files: &Files<'_>, flight: &mut InFlight) -> c_int {
     transaction.nonce = transaction.nonce.or_else(|| witness::journal_nonce(files));
     let before = counter.or(after).unwrap_or(0);
     let written = Written {
-        before: *transaction.before.get_or_insert_with(|| witness::of(files)),
+        before: *transaction.before.get_or_insert_with(|| witness::before(files)),
         nonce: transaction.nonce.unwrap_or(0),
         initial_pages: transaction.initial_pages,
         counter_before: before,
@@ -328,8 +328,11 @@ pub(crate) fn ended(files: &Files<'_>, flight: &mut InFlight) {
             let undone =
                 flight.transaction.counter.is_some() && flight.transaction.counter == flight.transaction.counter_after;
             let outcome = if undone { Outcome::RolledBack } else { Outcome::Committed };
-            flight.over = Some((nonce, outcome));
-            files.main.over.store(true, Ordering::Relaxed);
+            // The new counter says so as well.
+            if outcome == Outcome::RolledBack || !files.main.is_sparing() {
+                flight.over = Some((nonce, outcome));
+                files.main.over.store(true, Ordering::Relaxed);
+            }
         }
     }
     flight.transaction = Default::default();

@@ -16,6 +16,7 @@ use libsqlite3_sys as ffi;
 use super::base::{self, BaseFile};
 use super::vfs::path_of;
 use super::{observe, witness};
+use crate::fs::Class;
 use crate::guard::SUFFIX;
 use crate::guard::log::Time;
 use crate::guard::store::{Company, Store};
@@ -36,6 +37,7 @@ pub(crate) struct Sidecar {
     name: Vec<u8>,
     path: PathBuf,
     native: bool,
+    class: Class,
     file: Option<BaseFile>,
     /// When it was last changed, as it was found. SQLite's unix VFS gives a -wal the owner of the database whenever root opens
     /// it, which is a change of its own.
@@ -50,7 +52,7 @@ unsafe impl Send for Sidecar {}
 
 impl Sidecar {
     /// The sidecar of the database `name` in `vfs`. Nothing is opened yet.
-    pub(crate) fn of(vfs: *mut ffi::sqlite3_vfs, name: &CStr, native: bool) -> Sidecar {
+    pub(crate) fn of(vfs: *mut ffi::sqlite3_vfs, name: &CStr, native: bool, class: Class) -> Sidecar {
         // SAFETY: a C string.
         let name = observe::name(&unsafe { path_of(name.as_ptr()) }, SUFFIX);
         // SAFETY: the buffer holds a C string from byte 4 on.
@@ -60,6 +62,7 @@ impl Sidecar {
             name,
             path,
             native,
+            class,
             file: None,
             found: None,
             #[cfg(target_os = "linux")]
@@ -176,6 +179,10 @@ impl Store for Sidecar {
     }
 
     fn size(&self) -> Result<u64, i32> {
+        #[cfg(target_os = "linux")]
+        if let Some(size) = self.locks.as_ref().and_then(|locks| locks.size(self.class)) {
+            return Ok(size);
+        }
         self.file()?.size()
     }
 

@@ -11,7 +11,7 @@ use libsqlite3_sys as ffi;
 
 use super::edge::guarded;
 use super::register::{Registration, of};
-use super::{bases, judge, open as opening, protect};
+use super::{bases, journals, judge, open as opening, protect};
 use crate::explain;
 use crate::fs;
 use crate::main_file;
@@ -90,6 +90,12 @@ pub(crate) unsafe extern "C" fn access(vfs: Vfs, name: *const c_char, flags: c_i
     guarded(ffi::SQLITE_IOERR_ACCESS, || {
         // SAFETY: SQLite's C string.
         let base = unsafe { base_for(vfs, name) };
+        // SAFETY: SQLite's C string.
+        if flags == ffi::SQLITE_ACCESS_EXISTS && unsafe { journals::is_log_of_none(name) } {
+            // SAFETY: as above.
+            unsafe { *result = 0 };
+            return ffi::SQLITE_OK;
+        }
         forward!(vfs, base, xAccess(name, flags, result), ffi::SQLITE_IOERR_ACCESS)
     })
 }

@@ -21,6 +21,15 @@ pub(crate) fn of(files: &Files<'_>) -> Witness {
     Witness { boot: guard::boot_id(), changed, settled, file_size: files.database.size().unwrap_or(0) }
 }
 
+/// The database before the first page of a transaction is written. Where asking is a round trip nobody asks: without the time
+/// of change nothing is concluded from the transaction once it has ended.
+pub(crate) fn before(files: &Files<'_>) -> Witness {
+    if files.main.is_sparing() {
+        return Witness { boot: guard::boot_id(), changed: None, settled: false, file_size: 0 };
+    }
+    of(files)
+}
+
 /// Asks a base VFS that is not the operating system's when a file was last changed: the argument is an array of two 64-bit
 /// integers, seconds since 1970 and nanoseconds. A base that does not know the opcode answers SQLITE_NOTFOUND.
 pub(crate) const CHANGED: c_int = 0x4841_5245;
