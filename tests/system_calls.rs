@@ -27,6 +27,25 @@ const WORKS: [(&str, &str, &str); 5] = [
     ("commit, DELETE, FULL", "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL", "INSERT INTO t VALUES (1)"),
 ];
 
+const CLOSES: &str = "a_close_beside_other_threads_makes_few_more_system_calls_than_stock";
+
+/// Closes connections in rollback mode, in a process of its own that is traced. The thread of the test is not the only one.
+fn closes(path: &Path, hardened: bool) {
+    hardened_sqlite::hardened_vfs::register(hardened_sqlite::hardened_vfs::Options::default()).unwrap();
+    let name = format!("file:{}{}", path.display(), if hardened { "?vfs=hardened" } else { "" });
+    let connect = || {
+        let connection = Connection::open(&name).unwrap();
+        connection
+            .execute_batch("PRAGMA journal_mode = DELETE; CREATE TABLE IF NOT EXISTS t(x); SELECT * FROM t")
+            .unwrap();
+        connection
+    };
+    let connections: Vec<Connection> = (0..TIMES).map(|_| connect()).collect();
+    assert!(!Path::new(BEGIN).exists());
+    drop(connections);
+    assert!(!Path::new(END).exists());
+}
+
 /// In a process of its own, traced.
 fn work(work: usize, path: &Path, hardened: bool) {
     hardened_sqlite::hardened_vfs::register(hardened_sqlite::hardened_vfs::Options::default()).unwrap();
@@ -46,12 +65,12 @@ fn work(work: usize, path: &Path, hardened: bool) {
 }
 
 /// How many calls of each kind are between the marks, for one transaction.
-fn counted(which: usize, hardened: bool) -> BTreeMap<String, f64> {
+fn counted(test: &str, which: usize, hardened: bool) -> BTreeMap<String, f64> {
     let home = TempDir::new().unwrap();
     let (path, trace) = (home.path().join("app.db"), home.path().join("trace"));
     let mut strace = Command::new("strace");
     let strace = strace.arg("-f").arg("-o").arg(&trace).arg(std::env::current_exe().unwrap());
-    let strace = strace.args(["--exact", TEST, "--nocapture"]);
+    let strace = strace.args(["--exact", test, "--nocapture"]);
     let output =
         strace.env(WORK, format!("{which} {} {}", u8::from(hardened), path.display())).output().expect("strace runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -87,7 +106,7 @@ fn reads_and_commits_make_no_more_system_calls_than_stock() {
     }
     println!("| | stock | hardened | calls of stock | calls of hardened |\n|---|---|---|---|---|");
     for (which, (name, _, _)) in WORKS.iter().enumerate() {
-        let [stock, hardened] = [false, true].map(|hardened| counted(which, hardened));
+        let [stock, hardened] = [false, true].map(|hardened| counted(TEST, which, hardened));
         let all = |counts: &BTreeMap<String, f64>| counts.values().sum::<f64>();
         let locks = |counts: &BTreeMap<String, f64>| counts.get("fcntl").copied().unwrap_or(0.0);
         println!("| {name} | {:.1} | {:.1} | {} | {} |", all(&stock), all(&hardened), words(&stock), words(&hardened));
@@ -97,4 +116,21 @@ fn reads_and_commits_make_no_more_system_calls_than_stock() {
         let promises = name.contains("FULL");
         assert!(promises || all(&hardened) <= all(&stock) + 0.05, "{name}: more calls");
     }
+}
+
+#[test]
+fn a_close_beside_other_threads_makes_few_more_system_calls_than_stock() {
+    if let Ok(task) = std::env::var(WORK) {
+        let [_, hardened, path] = task.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{task}") };
+        return closes(Path::new(path), hardened == "1");
+    }
+    if !require::program("strace") {
+        return;
+    }
+    let [stock, hardened] = [false, true].map(|hardened| counted(CLOSES, 0, hardened));
+    let all = |counts: &BTreeMap<String, f64>| counts.values().sum::<f64>();
+    println!("| close | {:.1} | {:.1} | {} | {} |", all(&stock), all(&hardened), words(&stock), words(&hardened));
+    assert!(all(&stock) > 0.9, "the trace shows nothing");
+    // Of the handle, and of the barrier: whether there are other threads, one more descriptor, its lock, and a second question.
+    assert!(all(&hardened) <= all(&stock) + 9.5, "more calls");
 }

@@ -4,11 +4,13 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rusqlite::Connection;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::fuse::{Mount, Op, Options};
-use support::process::{End, alone, become_cat, die, start};
+use support::process::{End, Unseen, alone, become_cat, die, start};
 use support::require;
 use tempfile::TempDir;
 
@@ -232,6 +234,73 @@ fn a_parent_that_dies_leaves_no_lock_with_its_child() {
                 here.shutdown(Shutdown::Both).unwrap();
             }
         }
+    });
+}
+
+/// What bars others during a close may not be what such a child has a copy of.
+#[test]
+fn a_child_that_no_handler_was_told_of_keeps_no_lock_of_a_connection_that_is_closed() {
+    alone("forked::a_child_that_no_handler_was_told_of_keeps_no_lock_of_a_connection_that_is_closed", || {
+        // With one thread only nobody would have to be barred.
+        let (_open, closed) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || closed.recv());
+        for (vfs, wal) in [(HARDENED, false), (WAL, true)] {
+            let home = TempDir::new().unwrap();
+            let path = fresh(&home, wal);
+            let db = open(&path, vfs);
+            assert_eq!(code(&db, "INSERT INTO t VALUES (1)"), 0);
+            let _child = Unseen::start();
+            drop(db);
+            assert_eq!(locked(&path), Vec::<String>::new(), "{vfs}");
+            assert_eq!(peer(&path, STOCK).run("INSERT INTO t VALUES (2)"), 0, "{vfs}");
+            let db = open(&path, vfs);
+            assert_eq!((code(&db, "INSERT INTO t VALUES (3)"), count(&db)), (0, 3), "{vfs}");
+        }
+    });
+}
+
+/// The process has a copy of what bars others, if it was started in that very moment; nobody can take it away.
+#[test]
+fn what_bars_others_during_a_close_goes_at_the_latest_when_a_process_that_is_being_started_runs() {
+    const CLOSES: u32 = 500;
+    let test = "forked::what_bars_others_during_a_close_goes_at_the_latest_when_a_process_that_is_being_started_runs";
+    alone(test, || {
+        let home = TempDir::new().unwrap();
+        let path = fresh(&home, false);
+        let (done, started) = (AtomicBool::new(false), AtomicU32::new(0));
+        let begun = Instant::now();
+        let starts = || {
+            while !done.load(Ordering::Relaxed) {
+                assert!(Command::new("/bin/true").status().unwrap().success());
+                started.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let closes = || {
+            let (mut left, mut longest) = (0, Duration::ZERO);
+            for _ in 0..CLOSES {
+                let db = open(&path, HARDENED);
+                let codes = std::iter::repeat_with(|| code(&db, "INSERT INTO t VALUES (1)"));
+                assert_eq!(codes.into_iter().find(|code| *code != rusqlite::ffi::SQLITE_BUSY), Some(0));
+                drop(db);
+                let closed = Instant::now();
+                if !locked(&path).is_empty() {
+                    left += 1;
+                    while !locked(&path).is_empty() {
+                        assert!(closed.elapsed() < Duration::from_secs(60), "{:?}", locked(&path));
+                    }
+                    longest = longest.max(closed.elapsed());
+                }
+            }
+            (left, longest)
+        };
+        let (left, longest) = std::thread::scope(|scope| {
+            scope.spawn(starts);
+            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(closes));
+            done.store(true, Ordering::Relaxed);
+            told.unwrap()
+        });
+        let each_second = f64::from(started.into_inner()) / begun.elapsed().as_secs_f64();
+        println!("{left} of {CLOSES} closes, at most {longest:?}; {each_second:.0} processes started each second");
     });
 }
 

@@ -47,18 +47,20 @@ fn a_close_of_the_file_takes_the_locks_of_stock_and_not_ours() {
 /// The WAL needs the lock for as long as the connection lives: whoever finds it free deletes the log.
 #[test]
 fn in_wal_mode_the_lock_that_says_that_somebody_is_there_stays() {
-    let home = TempDir::new().unwrap();
-    let path = fresh(&home);
-    for (vfs, kept) in [(STOCK, false), ("vfs=hardened&policy=wal&locks=ofd", true)] {
-        let db = open(&path, vfs);
-        assert_eq!(code(&db, "PRAGMA journal_mode=WAL; UPDATE t SET x = x + 1"), 0);
-        let mine = |lock: &String| lock.ends_with("1073741826 1073742335");
-        assert_eq!(locked(&path).iter().filter(|lock| mine(lock)).count(), 1, "{vfs}");
-        touch(&path);
-        assert_eq!(locked(&path).iter().any(mine), kept, "{vfs}");
-        drop(db);
-        assert_eq!(locked(&path), Vec::<String>::new());
-    }
+    alone("neighbours::in_wal_mode_the_lock_that_says_that_somebody_is_there_stays", || {
+        let home = TempDir::new().unwrap();
+        let path = fresh(&home);
+        for (vfs, kept) in [(STOCK, false), ("vfs=hardened&policy=wal&locks=ofd", true)] {
+            let db = open(&path, vfs);
+            assert_eq!(code(&db, "PRAGMA journal_mode=WAL; UPDATE t SET x = x + 1"), 0);
+            let mine = |lock: &String| lock.ends_with("1073741826 1073742335");
+            assert_eq!(locked(&path).iter().filter(|lock| mine(lock)).count(), 1, "{vfs}");
+            touch(&path);
+            assert_eq!(locked(&path).iter().any(mine), kept, "{vfs}");
+            drop(db);
+            assert_eq!(locked(&path), Vec::<String>::new());
+        }
+    });
 }
 
 /// How many descriptors of this process are open on a file.
@@ -128,19 +130,21 @@ fn files_kept_open_for_a_neighbour_are_few_and_go_with_its_locks() {
 
 #[test]
 fn connections_that_come_and_go_beside_others_keep_few_files_open() {
-    let home = TempDir::new().unwrap();
-    let path = fresh(&home).canonicalize().unwrap();
-    let stays = open(&path, "vfs=hardened&policy=wal");
-    assert_eq!(count(&stays), 500);
-    let before = descriptors(&path).len();
-    for _ in 0..100 {
-        let db = open(&path, "vfs=hardened&policy=wal");
-        assert_eq!(count(&db), 500);
-    }
-    let kept = descriptors(&path).len() - before;
-    assert!(kept <= 10, "{kept}");
-    drop(stays);
-    assert_eq!(descriptors(&path), Vec::<i32>::new());
+    alone("neighbours::connections_that_come_and_go_beside_others_keep_few_files_open", || {
+        let home = TempDir::new().unwrap();
+        let path = fresh(&home).canonicalize().unwrap();
+        let stays = open(&path, "vfs=hardened&policy=wal");
+        assert_eq!(count(&stays), 500);
+        let before = descriptors(&path).len();
+        for _ in 0..100 {
+            let db = open(&path, "vfs=hardened&policy=wal");
+            assert_eq!(count(&db), 500);
+        }
+        let kept = descriptors(&path).len() - before;
+        assert!(kept <= 10, "{kept}");
+        drop(stays);
+        assert_eq!(descriptors(&path), Vec::<i32>::new());
+    });
 }
 
 /// How many descriptors of this process are open on files that are gone.

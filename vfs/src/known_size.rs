@@ -49,7 +49,8 @@ impl KnownSize {
     pub(crate) fn wrote(&mut self, at: u64, bytes: &[u8]) {
         let Some((header, size)) = &mut self.known else { return };
         *size = (*size).max(at + bytes.len() as u64);
-        let range = usize::try_from(AT.wrapping_sub(at)).ok().and_then(|from| bytes.get(from..from + HEADER));
+        let from = AT.checked_sub(at).and_then(|from| usize::try_from(from).ok());
+        let range = from.and_then(|from| bytes.get(from..from.checked_add(HEADER)?));
         if let Some(new) = range.and_then(|new| Bytes::try_from(new).ok()) {
             *header = new;
             self.seen = Some(new);

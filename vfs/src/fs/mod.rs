@@ -30,4 +30,6 @@ pub use facts::MountFacts;
 pub use mount_table::{Mount, MountTable};
 pub use statmount::parse as parse_statmount;
 pub use sync_folder::{SyncFolder, recognise as recognise_sync_folder};
+#[cfg(target_os = "linux")]
+pub(crate) use table::class_of;
 pub use verdict::{Class, LockReach, Source, Verdict};

@@ -99,6 +99,12 @@ pub(super) fn by_name(name: &str) -> Option<Entry> {
     Some(entry)
 }
 
+/// The class of what has this magic number.
+#[cfg(target_os = "linux")]
+pub(crate) fn class_of(magic: u64) -> Option<Class> {
+    by_magic(magic).and_then(by_name).map(|entry| entry.class)
+}
+
 /// The name behind a superblock's magic number, for systems where neither statmount nor the mount table can be read.
 /// FUSE, 9p and overlays lie about theirs, which is why a name from here proves less.
 pub(super) fn by_magic(magic: u64) -> Option<&'static str> {

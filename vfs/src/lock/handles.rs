@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 const FREE: u64 = u64::MAX;
 const SLOTS: usize = 128;
 
+/// Set beside a descriptor that is being closed. A child that is forked in that moment may have a copy of it, or under its
+/// number what another thread has opened since: it releases what locks it has there, as it may do with either, and closes nothing.
+const CLOSING: u64 = 1 << 31;
+
 struct Block {
     /// A descriptor, and above it the serial number of its registration.
     slots: [AtomicU64; SLOTS],
@@ -33,7 +37,19 @@ impl Registered {
         self.slot.load(Ordering::Acquire) == self.content
     }
 
-    /// Forgets the descriptor, which is about to be closed; `false` if it is not ours to close any more.
+    /// Closes the descriptor, unless it is not ours to close any more. Known until it is closed, so that no child that is
+    /// forked meanwhile keeps a lock through it.
+    pub(crate) fn close(self) {
+        let closing = Registered { slot: self.slot, content: self.content | CLOSING };
+        if self.slot.compare_exchange(self.content, closing.content, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            // SAFETY: a descriptor that only the handle had, which is gone.
+            unsafe { libc::close(self.fd()) };
+            // In vain if another thread has registered the number since.
+            closing.forget();
+        }
+    }
+
+    /// Forgets the descriptor, whose number somebody else has closed; `false` if it was forgotten already.
     pub(crate) fn forget(self) -> bool {
         self.slot.compare_exchange(self.content, FREE, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
@@ -41,7 +57,7 @@ impl Registered {
 
 /// The lower half.
 fn fd_of(content: u64) -> RawFd {
-    content as u32 as RawFd
+    (content & !CLOSING) as u32 as RawFd
 }
 
 impl Block {
@@ -100,18 +116,29 @@ pub(super) fn close_inherited() {
     for block in blocks() {
         for slot in &block.slots {
             let content = slot.swap(FREE, Ordering::AcqRel);
-            if content != FREE {
-                // SAFETY: a descriptor of ours; whoever holds its number knows that it belongs to the parent and does not
-                // use it again.
-                unsafe { libc::close(fd_of(content)) };
+            if content == FREE {
+                continue;
+            }
+            // SAFETY: a descriptor of ours; whoever holds its number knows that it belongs to the parent and does not use it
+            // again. flock is a plain C structure that lives across the call; locks of an open file are ours alone.
+            unsafe {
+                if content & CLOSING == 0 {
+                    libc::close(fd_of(content));
+                } else {
+                    let mut everything: libc::flock = std::mem::zeroed();
+                    everything.l_type = libc::F_UNLCK as libc::c_short;
+                    libc::fcntl(fd_of(content), libc::F_OFD_SETLK, &raw mut everything);
+                }
             }
         }
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::os::fd::{AsRawFd, IntoRawFd};
 
     fn known(fd: RawFd) -> usize {
         let holds =
@@ -137,5 +164,31 @@ mod tests {
         assert!(!first.is_current() && second.is_current());
         assert!(!first.forget() && second.is_current());
         assert!(second.forget() && !second.forget());
+    }
+
+    /// Whether somebody else has a lock on the file, or else this descriptor has one from now on.
+    fn is_locked(fd: RawFd) -> bool {
+        // SAFETY: an open descriptor and a structure that lives across the call.
+        unsafe {
+            let mut lock: libc::flock = std::mem::zeroed();
+            (lock.l_type, lock.l_len) = (libc::F_WRLCK as libc::c_short, 1);
+            libc::fcntl(fd, libc::F_OFD_SETLK, &raw mut lock) != 0
+        }
+    }
+
+    #[test]
+    fn a_child_that_is_forked_during_a_close_keeps_no_lock_and_closes_nothing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let closed = register(file.reopen().unwrap().into_raw_fd());
+        assert!(!is_locked(closed.fd()) && is_locked(file.as_file().as_raw_fd()));
+        // As `close` does before it closes.
+        closed.slot.store(closed.content | CLOSING, Ordering::Release);
+        // SAFETY: fcntl(2) on a number that is open or not.
+        let is_open = || unsafe { libc::fcntl(closed.fd(), libc::F_GETFD) } >= 0;
+        assert!(crate::lock::fork::in_child(is_open));
+        assert!(!is_locked(file.as_file().as_raw_fd()));
+        closed.slot.store(closed.content, Ordering::Release);
+        closed.close();
+        assert!(!is_open() && known(closed.fd()) == 0);
     }
 }

@@ -6,15 +6,20 @@
 //! EXCLUSIVE the level is PENDING, which keeps new readers out until the next step or unlock, also where SHARED was lost on
 //! the way.
 //!
-//! The rooms: `choose` decides whose locks a database gets, `ofd` is a handle, `parked` closes it, `fork` and `handles` keep
-//! it from children, `names` keeps connections by different names apart, `try_out` finds out whether locks lock, `glance` looks into a file without dropping any.
+//! The rooms: `choose` decides whose locks a database gets, `ofd` is a handle, `parked` closes it behind a `barrier`, `fork` and
+//! `handles` keep it from children, `names` keeps connections by different names apart, `try_out` finds out whether locks lock,
+//! `kind` is what filesystems do with them, `glance` looks into a file without dropping any.
 
+#[cfg(target_os = "linux")]
+mod barrier;
 pub(crate) mod choose;
 pub(crate) mod fork;
 #[cfg(target_os = "linux")]
 mod glance;
 #[cfg(target_os = "linux")]
 pub(crate) mod handles;
+#[cfg(target_os = "linux")]
+mod kind;
 #[cfg(target_os = "linux")]
 mod names;
 #[cfg(target_os = "linux")]

@@ -12,7 +12,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use super::barrier::{self, Raised};
 use super::handles::{self, Registered};
+use super::kind::Kind;
 use super::parked::{self, Close, Identity};
 use super::{ALL, Bytes, Range, fork};
 use crate::fs::Class;
@@ -35,6 +37,8 @@ pub(crate) struct Handle {
     forks: u32,
     /// The error number with which the filesystem has refused the first question about locks.
     refused: Option<i32>,
+    /// The database, if the file is its -shm.
+    database: Option<Identity>,
     /// It is one of those in use on its inode.
     counted: Cell<bool>,
 }
@@ -45,20 +49,20 @@ impl Handle {
         if parked::anything() {
             let found = std::fs::metadata(path)?;
             parked::sweep(found.dev());
-            if let Some(handle) = Handle::kept(&found, read_only) {
+            if let Some(handle) = Handle::kept(&found, read_only, None) {
                 return Ok(handle);
             }
         }
         Handle::on(File::options().read(true).write(!read_only).open(path)?, read_only)
     }
 
-    /// Opens a handle on a file beside the database. Links are not followed. It is created with the permissions `create`, if
+    /// Opens a handle on the -shm of `database`. Links are not followed. It is created with the permissions `create`, if
     /// those are given and it is missing.
-    pub(crate) fn beside(path: &Path, read_only: bool, create: Option<u32>) -> io::Result<Handle> {
+    pub(crate) fn beside(path: &Path, read_only: bool, create: Option<u32>, database: Identity) -> io::Result<Handle> {
         if parked::anything() {
             if let Ok(found) = std::fs::symlink_metadata(path) {
                 parked::sweep(found.dev());
-                if let Some(handle) = Handle::kept(&found, read_only) {
+                if let Some(handle) = Handle::kept(&found, read_only, Some(database)) {
                     return Ok(handle);
                 }
             }
@@ -81,15 +85,19 @@ impl Handle {
         let found = file.metadata();
         // From here on it may not simply be closed.
         let _fd = file.into_raw_fd();
-        Handle::at(found, registered, read_only, refused)
+        let mut handle = Handle::at(found, registered, read_only, (refused, None))?;
+        handle.database = Some(database);
+        Ok(handle)
     }
 
     /// One that was kept of this inode, if its number still means it.
-    fn kept(found: &Metadata, read_only: bool) -> Option<Handle> {
+    fn kept(found: &Metadata, read_only: bool, database: Option<Identity>) -> Option<Handle> {
         let identity = (found.dev(), found.ino());
         while let Some(registered) = parked::take(identity, read_only) {
             if !is_not(registered, identity) {
-                return Some(Handle::of(registered, identity, read_only, None));
+                let mut handle = Handle::of(registered, identity, read_only, None);
+                handle.database = database;
+                return Some(handle);
             }
             registered.forget();
             parked::left(identity, None);
@@ -104,20 +112,26 @@ impl Handle {
         let identity = found.as_ref().ok().map(|found| (found.dev(), found.ino()));
         // From here on it may not simply be closed.
         let _fd = file.into_raw_fd();
-        let (registered, refused) = move_up(low, identity);
-        Handle::at(found, registered, read_only, refused)
+        let kind = Kind::of(low.fd());
+        let (registered, refused) = move_up(low, identity, kind);
+        Handle::at(found, registered, read_only, (refused, kind))
     }
 
-    fn at(found: io::Result<Metadata>, at: Registered, read_only: bool, refused: Option<i32>) -> io::Result<Handle> {
+    fn at(
+        found: io::Result<Metadata>,
+        at: Registered,
+        read_only: bool,
+        (refused, kind): (Option<i32>, Option<Kind>),
+    ) -> io::Result<Handle> {
         let found = found?;
         let identity = (found.dev(), found.ino());
-        parked::joined(identity);
+        parked::joined(identity, kind);
         Ok(Handle::of(at, identity, read_only, refused))
     }
 
     fn of(at: Registered, identity: Identity, read_only: bool, refused: Option<i32>) -> Handle {
-        let registered = Cell::new(Some(at));
-        Handle { registered, identity, read_only, forks: fork::count(), refused, counted: Cell::new(true) }
+        let (registered, counted) = (Cell::new(Some(at)), Cell::new(true));
+        Handle { registered, identity, read_only, forks: fork::count(), refused, database: None, counted }
     }
 
     /// The error number with which the filesystem has refused the first question about locks.
@@ -174,13 +188,17 @@ impl Handle {
         }
         // Kept, the handle would keep its locks too, and so would a child that is about to call exec(2).
         let _ = self.release(EVERYTHING);
-        match self.registered.take() {
-            Some(registered) if is_not(registered, self.identity) => {
+        match (self.registered.take(), self.database) {
+            (Some(registered), _) if is_not(registered, self.identity) => {
                 registered.forget();
                 parked::left(self.identity, base)
             }
-            Some(registered) => parked::leave(self.identity, registered, self.read_only, base),
-            None => parked::left(self.identity, base),
+            (Some(registered), None) => parked::leave(self.identity, registered, self.read_only, base),
+            (Some(registered), Some(database)) => {
+                parked::leave_index(self.identity, database, registered, self.read_only);
+                base.map_or(libsqlite3_sys::SQLITE_OK, |base| base())
+            }
+            (None, _) => parked::left(self.identity, base),
         }
     }
 
@@ -268,26 +286,36 @@ fn is_still_by_fstat(fd: RawFd, identity: Identity) -> io::Result<bool> {
 }
 
 /// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
-/// drops those of this process. The number that is answered is registered, and no other.
-fn move_up(low: Registered, identity: Option<Identity>) -> (Registered, Option<i32>) {
-    match parked::first(low.fd()) {
-        Err(error) => return (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
-        Ok(None) if low.fd() < HIGH => {}
-        Ok(_) => return (low, None),
+/// drops those of this process. The number that is answered is registered.
+fn move_up(low: Registered, identity: Option<Identity>, kind: Option<Kind>) -> (Registered, Option<i32>) {
+    match (parked::first(low.fd()), identity) {
+        (Err(error), _) => (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
+        (Ok(None), Some(identity)) if low.fd() < HIGH => (moved_up(low, identity, kind).unwrap_or(low), None),
+        (Ok(_), _) => (low, None),
     }
+}
+
+fn moved_up(low: Registered, identity: Identity, kind: Option<Kind>) -> Option<Registered> {
     // SAFETY: an open descriptor.
     let high = unsafe { libc::fcntl(low.fd(), libc::F_DUPFD_CLOEXEC, HIGH) };
     if high < 0 {
-        return (low, None);
+        return None;
     }
     let high = handles::register(high);
+    // A server is asked often enough before anybody is told whether its locks work.
+    let raised = if kind.is_some_and(Kind::is_local) { barrier::raise(high.fd()) } else { Raised::Never };
     // A table of descriptors that must grow for the number waits milliseconds for the other threads: time for a neighbour.
-    if matches!(parked::first(high.fd()), Ok(None)) {
-        parked::close(low);
-        return (high, None);
+    let moved = raised != Raised::Held && matches!(parked::first(high.fd()), Ok(None));
+    if moved {
+        low.close();
     }
-    parked::close_double(identity, high);
-    (low, None)
+    if raised == Raised::Yes {
+        barrier::lower(high.fd());
+    }
+    if !moved {
+        parked::keep_double(identity, high);
+    }
+    moved.then_some(high)
 }
 
 impl Bytes for Handle {
@@ -392,7 +420,7 @@ mod tests {
         let double = File::options().read(true).write(true).open(file.path()).unwrap();
         // SAFETY: an open descriptor takes the place of another one.
         assert_eq!(unsafe { libc::dup3(double.as_raw_fd(), number, libc::O_CLOEXEC) }, number);
-        let new = Handle::at(double.metadata(), handles::register(number), false, None).unwrap();
+        let new = Handle::at(double.metadata(), handles::register(number), false, (None, None)).unwrap();
         assert!(new.take(RESERVED, true).unwrap());
         assert!(old.release(EVERYTHING).is_err() && old.verify().is_err() && old.stat().is_none());
         drop(old);

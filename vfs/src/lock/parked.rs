@@ -5,7 +5,8 @@
 //! who has locks there. While a neighbour of this process does, the files are kept: handles for the next connection, base
 //! files until a later open or close finds the locks gone.
 //!
-//! Between the question and the close a neighbour may take its lock; nothing but the kernel could rule that out.
+//! Between the question and the close a [`barrier`] keeps neighbours from taking a lock. A handle on a -shm is kept until its
+//! database is closed: who has no lock there has none on its -shm.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,8 +14,10 @@ use std::io::{self, Read};
 use std::os::fd::RawFd;
 
 use super::ALL;
+use super::barrier::{self, Raised};
 use super::fork::PerProcess;
 use super::handles::Registered;
+use super::kind::Kind;
 
 /// Device and inode.
 pub(crate) type Identity = (u64, u64);
@@ -36,6 +39,10 @@ enum Neighbours {
 #[derive(Default)]
 struct Kept {
     used: usize,
+    /// Whether a barrier can stand there.
+    barred: bool,
+    /// The database, if this is its -shm.
+    database: Option<Identity>,
     /// With whether they were opened for reading only: such take no exclusive locks.
     handles: Vec<(Registered, bool)>,
     bases: Vec<Close>,
@@ -70,25 +77,26 @@ struct Files {
 }
 
 impl Files {
+    fn add(&mut self, mut more: Files) {
+        self.handles.append(&mut more.handles);
+        self.bases.append(&mut more.bases);
+    }
+
+    /// The handle at the end, which has the barrier, goes last.
     fn close(self) {
-        self.handles.into_iter().for_each(close);
         for base in self.bases {
             base();
         }
+        self.handles.into_iter().for_each(Registered::close);
     }
 }
 
-/// Closes a number, unless it is that of a later handle.
-pub(super) fn close(handle: Registered) {
-    if handle.forget() {
-        // SAFETY: a descriptor that only the handle had, which is gone.
-        unsafe { libc::close(handle.fd()) };
-    }
-}
-
-/// Counts a handle that is now in use.
-pub(super) fn joined(identity: Identity) {
-    KEPT.lock().entry(identity).or_default().used += 1;
+/// Counts a handle that is now in use, on such a filesystem.
+pub(super) fn joined(identity: Identity, kind: Option<Kind>) {
+    let mut table = KEPT.lock();
+    let kept = table.entry(identity).or_default();
+    kept.used += 1;
+    kept.barred = kind.is_some_and(Kind::drops_at_close);
 }
 
 /// A handle that was kept, now in use again.
@@ -118,30 +126,41 @@ pub(super) fn left(identity: Identity, base: Option<Close>) -> i32 {
     base.map_or(libsqlite3_sys::SQLITE_OK, |base| close_alone(Some(identity), base))
 }
 
-/// A handle that is not used any more and holds no locks, with the base file of its connection, if it has one: closed or kept.
-/// The code of the base's xClose.
+/// A handle on a database that is not used any more and holds no locks, with the base file of its connection, if it has one:
+/// closed or kept. The code of the base's xClose.
 pub(super) fn leave(identity: Identity, handle: Registered, read_only: bool, base: Option<Close>) -> i32 {
-    let neighbours = ask(handle.fd());
+    let (others, room, barred) = state(identity);
+    let stays = match ask(handle.fd()) {
+        Neighbours::Nobody => false,
+        Neighbours::Ours => true,
+        // Handles are used again, so only the files of the base can become many.
+        Neighbours::Unknown => base.is_none() || (others && room),
+    };
+    let (closing, other) = match stays {
+        true => (false, None),
+        false => {
+            let (raised, other) = match barred && !read_only {
+                true => barrier::raise_beside(handle, !others, || spare(identity)),
+                false => (Raised::Never, None),
+            };
+            (may_close(identity, other.unwrap_or(handle).fd(), raised, room), other)
+        }
+    };
     let (mut files, mut code) = (Files::default(), libsqlite3_sys::SQLITE_OK);
     let base = {
         let mut table = KEPT.lock();
         let total: usize = table.values().map(|kept| kept.bases.len()).sum();
         let kept = table.entry(identity).or_default();
         kept.used = kept.used.saturating_sub(1);
-        let closing = match neighbours {
-            Neighbours::Nobody => true,
-            Neighbours::Ours => false,
-            // Handles are used again, so only the files of the base can become many.
-            Neighbours::Unknown if base.is_none() => false,
-            Neighbours::Unknown if kept.used > 0 && kept.bases.len() < FEW => false,
-            Neighbours::Unknown => !listed(identity, handle.fd()),
-        };
         let base = if closing {
             files = kept.all();
+            files.add(indexes(&mut table, identity));
             files.handles.push(handle);
+            files.handles.extend(other);
             base
         } else {
             kept.handles.push((handle, read_only));
+            kept.handles.extend(other.map(|other| (other, false)));
             match base {
                 Some(base) if total < MOST => {
                     kept.bases.push(base);
@@ -150,9 +169,7 @@ pub(super) fn leave(identity: Identity, handle: Registered, read_only: bool, bas
                 base => base,
             }
         };
-        if kept.used == 0 && kept.is_empty() {
-            table.remove(&identity);
-        }
+        table.retain(|_, kept| kept.used > 0 || !kept.is_empty());
         base
     };
     if let Some(base) = base {
@@ -161,6 +178,74 @@ pub(super) fn leave(identity: Identity, handle: Registered, read_only: bool, bas
     files.close();
     sweep(identity.0);
     code
+}
+
+/// A handle on the -shm of a database, not used any more and without locks: kept as long as the database is open here, unless it
+/// was deleted.
+pub(super) fn leave_index(identity: Identity, database: Identity, handle: Registered, read_only: bool) {
+    let closing = is_deleted(handle.fd()) && ask(handle.fd()) == Neighbours::Nobody;
+    {
+        let mut table = KEPT.lock();
+        let kept = table.entry(identity).or_default();
+        kept.used = kept.used.saturating_sub(1);
+        kept.database = Some(database);
+        if !closing {
+            kept.handles.push((handle, read_only));
+        }
+        if kept.used == 0 && kept.is_empty() {
+            table.remove(&identity);
+        }
+    }
+    if closing {
+        handle.close();
+    }
+    sweep(identity.0);
+}
+
+/// Whether the file has no name any more. Nobody opens it then, and nobody was about to lock it: SQLite deletes a -shm when it has
+/// the database for itself.
+fn is_deleted(fd: RawFd) -> bool {
+    // SAFETY: stat is a plain C structure that lives across the call; a number that is no descriptor is an error.
+    unsafe {
+        let mut found: libc::stat = std::mem::zeroed();
+        libc::fstat(fd, &raw mut found) == 0 && found.st_nlink == 0
+    }
+}
+
+/// What is kept of the -shm of a database.
+fn indexes(table: &mut HashMap<Identity, Kept>, database: Identity) -> Files {
+    let mut files = Files::default();
+    table.values_mut().filter(|kept| kept.database == Some(database)).for_each(|kept| files.add(kept.all()));
+    files
+}
+
+/// Whether another connection has the inode open, whether few of its base files are kept, and whether a barrier can stand there.
+fn state(identity: Identity) -> (bool, bool, bool) {
+    let table = KEPT.lock();
+    table.get(&identity).map_or((false, true, false), |kept| (kept.used > 1, kept.bases.len() < FEW, kept.barred))
+}
+
+/// A kept handle that can have a barrier, now nobody's.
+fn spare(identity: Identity) -> Option<Registered> {
+    let mut table = KEPT.lock();
+    let kept = table.get_mut(&identity)?;
+    let index = kept.handles.iter().position(|(_, read_only)| !read_only)?;
+    Some(kept.handles.swap_remove(index).0)
+}
+
+/// Whether descriptors of a database may be closed now, last of them `fd`, with which a barrier was to be raised. If not, it is
+/// lowered. While somebody else keeps it from being raised the files are kept, as far as there is `room`.
+fn may_close(identity: Identity, fd: RawFd, raised: Raised, room: bool) -> bool {
+    let free = match ask(fd) {
+        Neighbours::Ours => false,
+        _ if raised == Raised::Held && room => false,
+        Neighbours::Nobody => true,
+        Neighbours::Unknown => !listed(identity, fd),
+    };
+    if !free && raised == Raised::Yes {
+        barrier::lower(fd);
+    }
+    free
 }
 
 /// Closes a base file without a handle beside it.
@@ -179,44 +264,49 @@ pub(crate) fn close_alone(identity: Option<Identity>, base: Close) -> i32 {
     }
 }
 
-/// Closes a second number of a handle, or keeps it.
-pub(super) fn close_double(identity: Option<Identity>, handle: Registered) {
-    close_alone(
-        identity,
-        Box::new(move || {
-            close(handle);
-            libsqlite3_sys::SQLITE_OK
-        }),
-    );
+/// Keeps a second number of a handle until the handle is closed.
+pub(super) fn keep_double(identity: Identity, handle: Registered) {
+    let base: Close = Box::new(move || {
+        handle.close();
+        libsqlite3_sys::SQLITE_OK
+    });
+    KEPT.lock().entry(identity).or_default().bases.push(base);
 }
 
 /// Closes what is kept of inodes of a device that no connection uses and on which nobody has locks any more. Of the caller's
 /// device only: the question may go to a server that does not answer, for which nobody on another filesystem may wait.
 pub(super) fn sweep(device: u64) {
-    let mut files = Files::default();
+    let mut free = Vec::new();
     {
         let mut table = KEPT.lock();
-        let in_question = |identity: &Identity, kept: &Kept| identity.0 == device && kept.used == 0;
-        if !table.iter().any(|(identity, kept)| in_question(identity, kept)) {
-            return;
-        }
-        table.retain(|identity, kept| {
-            if !in_question(identity, kept) {
-                return true;
-            }
-            let free = match kept.handles.first() {
-                Some((handle, _)) => ask(handle.fd()) == Neighbours::Nobody || !listed(*identity, handle.fd()),
-                None => !listed(*identity, -1),
+        let unused = |(identity, kept): &(&Identity, &Kept)| identity.0 == device && kept.used == 0;
+        let unused: Vec<Identity> = table.iter().filter(unused).map(|(identity, _)| *identity).collect();
+        for identity in unused {
+            let Some(kept) = table.get(&identity) else { continue };
+            let (database, first) = (kept.database, kept.handles.first().map(|(handle, _)| handle.fd()));
+            let goes = match (database, first) {
+                // It goes with its database.
+                (Some(database), Some(fd)) if table.contains_key(&database) && !is_deleted(fd) => false,
+                // Deleted, or the base has the locks on the database and no barrier stands there.
+                (Some(_), Some(fd)) => ask(fd) == Neighbours::Nobody || !listed(identity, fd),
+                (None, Some(fd)) => {
+                    let (barred, room) = (kept.barred, kept.bases.len() < FEW);
+                    let raise = || if barred { barrier::raise(fd) } else { Raised::Never };
+                    ask(fd) != Neighbours::Ours && may_close(identity, fd, raise(), room)
+                }
+                (_, None) => !listed(identity, -1),
             };
-            if free {
-                let mut all = kept.all();
-                files.handles.append(&mut all.handles);
-                files.bases.append(&mut all.bases);
+            if goes {
+                let mut files = table.get_mut(&identity).map(Kept::all).unwrap_or_default();
+                files.add(indexes(&mut table, identity));
+                // The one with the barrier.
+                files.handles.sort_by_key(|handle| Some(handle.fd()) == first);
+                free.push(files);
             }
-            !free
-        });
+        }
+        table.retain(|_, kept| kept.used > 0 || !kept.is_empty());
     }
-    files.close();
+    free.into_iter().for_each(Files::close);
 }
 
 /// Asks with a handle who else has locks on its inode.
@@ -252,12 +342,11 @@ fn listed(identity: Identity, fd: RawFd) -> bool {
     if !std::fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == pid.to_string().as_str()) {
         return true;
     }
-    let kind = kind(fd);
-    if kind == Some(FUSE) {
-        // Where its server keeps the locks they are in no list of the kernel's, and the question does not tell whose they are.
+    let kind = Kind::of(fd);
+    if kind.is_some_and(Kind::is_fuse) {
         return true;
     }
-    let inode = kind.filter(|kind| EXACT.contains(kind)).map(|_| identity.1);
+    let inode = kind.filter(|kind| kind.lists_inodes()).map(|_| identity.1);
     match seen(|| list(File::open("/proc/locks")?), |list| has_lock(list, pid, inode)) {
         Ok(seen) => seen,
         Err(error) => !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)),
@@ -307,20 +396,6 @@ fn has_lock(list: &str, pid: u32, inode: Option<u64>) -> bool {
         let number = file.rsplit(':').next().and_then(|number| number.parse::<u64>().ok());
         owner.parse() == Ok(pid) && inode.is_none_or(|inode| number.is_none_or(|number| number == inode))
     })
-}
-
-/// Filesystems whose inodes have the same number in the kernel's list and for stat(2): ext, XFS, Btrfs, tmpfs, F2FS, ZFS; not
-/// overlays.
-const EXACT: [u32; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1];
-const FUSE: u32 = 0x6573_5546;
-
-/// The magic number of the filesystem.
-fn kind(fd: RawFd) -> Option<u32> {
-    // SAFETY: statfs is a plain C structure that lives across the call; a number that is no descriptor is an error.
-    unsafe {
-        let mut found: libc::statfs = std::mem::zeroed();
-        (libc::fstatfs(fd, &raw mut found) == 0).then_some(found.f_type as u32)
-    }
 }
 
 #[cfg(test)]

@@ -143,14 +143,14 @@ impl Index {
 
     fn open(&self) -> Result<File, c_int> {
         let database = std::fs::metadata(&self.place.database).map_err(|_| ffi::SQLITE_IOERR_FSTAT)?;
-        let path = self.path();
+        let (path, identity) = (self.path(), (database.dev(), database.ino()));
         let mut handle = Err(io::ErrorKind::PermissionDenied.into());
         if !self.place.read_only {
-            handle = Handle::beside(path, false, Some(database.mode() & 0o777));
+            handle = Handle::beside(path, false, Some(database.mode() & 0o777), identity);
         }
         let read_only = handle.is_err();
         if read_only {
-            handle = Handle::beside(path, true, None);
+            handle = Handle::beside(path, true, None, identity);
         }
         let handle = handle.map_err(|_| ffi::SQLITE_CANTOPEN)?;
         if let (true, Ok(fd)) = (rustix::process::geteuid().is_root(), handle.fd()) {
