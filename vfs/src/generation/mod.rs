@@ -10,13 +10,16 @@
 
 pub(crate) mod manifest;
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::Metadata;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::Stat;
 
 use crate::fs::Class;
 use crate::guard::log::Time;
@@ -101,6 +104,8 @@ struct Names {
     open: [Option<Identity>; 3],
     /// Who may read and write the database, as far as is known.
     access: Option<Access>,
+    /// The name of the directory, once it was looked at.
+    directory: Option<CString>,
     /// The directory when all names were last found right, if no later change in it can look the same.
     checked: Option<(Identity, Time)>,
 }
@@ -111,7 +116,7 @@ impl Generation {
         if let Ok(found) = std::fs::metadata(which.path(database)) {
             self.is(which, Some(identity(&found)));
             if which == Which::Database {
-                let access = Access { mode: found.mode(), user: found.uid(), group: found.gid() };
+                let access = Access::of(&found);
                 self.names.lock().unwrap_or_else(PoisonError::into_inner).access = Some(access);
             }
         }
@@ -171,13 +176,10 @@ impl Generation {
     /// Which names have moved, by one look at the directory where that is enough. A name that cannot be looked at proves
     /// nothing.
     pub(crate) fn check(&self, database: &Path) -> Vec<Moved> {
-        let directory = match database.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        // Before the names: what changes after this look shows at the next.
-        let directory = std::fs::metadata(directory).ok().map(|found| (identity(&found), Time::of_change(&found)));
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the names: what changes after this look shows at the next.
+        let directory = names.directory.get_or_insert_with(|| directory_of(database)).as_c_str();
+        let directory = rustix::fs::stat(directory).ok().map(|found| seen(&found));
         if directory.is_some() && names.checked == directory {
             return Vec::new();
         }
@@ -186,6 +188,19 @@ impl Generation {
         names.checked = directory.filter(|(_, changed)| moved.is_empty() && changed.lies_back());
         moved
     }
+}
+
+fn directory_of(database: &Path) -> CString {
+    let directory = database.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let name = directory.map_or(&b"."[..], |directory| directory.as_os_str().as_bytes());
+    // A path comes from a C string.
+    CString::new(name).unwrap_or_default()
+}
+
+#[allow(clippy::unnecessary_cast)]
+fn seen(found: &Stat) -> (Identity, Time) {
+    let nanoseconds = u32::try_from(found.st_ctime_nsec).unwrap_or(0);
+    ((found.st_dev as u64, found.st_ino as u64), Time { seconds: found.st_ctime as i64, nanoseconds })
 }
 
 fn look(which: Which, open: Identity, database: &Path) -> Option<Moved> {

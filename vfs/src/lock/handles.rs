@@ -28,11 +28,13 @@ pub(crate) struct Registered {
 
 impl Registered {
     /// The number.
+    #[inline]
     pub(crate) fn fd(self) -> RawFd {
         fd_of(self.content)
     }
 
     /// Whether the number is still that of this registration, as far as this process has not given it to another one.
+    #[inline]
     pub(crate) fn is_current(self) -> bool {
         self.slot.load(Ordering::Acquire) == self.content
     }

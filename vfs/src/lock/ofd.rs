@@ -148,9 +148,10 @@ impl Handle {
     ///
     /// # Errors
     /// In a forked child, where the file is the parent's, and if the number is ours no more.
+    #[inline]
     pub(crate) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
         if self.forks != fork::count() {
-            return Err(io::Error::other("the connection belongs to the parent process"));
+            return Err(inherited());
         }
         match self.registered.get() {
             // SAFETY: open as long as the handle, as far as it is up to us.
@@ -203,27 +204,36 @@ impl Handle {
     }
 
     fn call(&self, command: libc::c_int, kind: libc::c_short, range: Range) -> io::Result<libc::flock> {
-        let fd = self.fd()?;
-        // SAFETY: flock is a plain C structure for which all zeros is a value; l_pid must be 0 for these commands.
-        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-        lock.l_type = kind;
-        lock.l_whence = libc::SEEK_SET as libc::c_short;
-        lock.l_start = range.start as libc::off_t;
-        lock.l_len = range.length as libc::off_t;
-        loop {
-            // SAFETY: a descriptor and a structure that lives across the call.
-            if unsafe { libc::fcntl(fd.as_raw_fd(), command, &raw mut lock) } == 0 {
-                return Ok(lock);
-            }
-            let error = io::Error::last_os_error();
-            match error.raw_os_error() {
-                Some(libc::EINTR) => {}
-                // A handle for reading takes no exclusive locks, and is told so in the same way.
-                Some(libc::EBADF) if matches!(is_still(fd.as_raw_fd(), self.identity), Ok(false)) => {
-                    return Err(self.lose());
-                }
-                _ => return Err(error),
-            }
+        let fd = self.fd()?.as_raw_fd();
+        let mut lock = flock(kind, range);
+        // SAFETY: a descriptor and a structure that lives across the call.
+        while unsafe { libc::fcntl(fd, command, &raw mut lock) } != 0 {
+            self.failed(fd)?;
+        }
+        Ok(lock)
+    }
+
+    /// Takes a lock of this kind, or releases it: what nearly every call here is.
+    #[inline]
+    fn set(&self, kind: libc::c_int, range: Range) -> io::Result<()> {
+        let fd = self.fd()?.as_raw_fd();
+        let mut lock = flock(kind as libc::c_short, range);
+        // SAFETY: as above.
+        while unsafe { libc::fcntl(fd, libc::F_OFD_SETLK, &raw mut lock) } != 0 {
+            self.failed(fd)?;
+        }
+        Ok(())
+    }
+
+    /// Why a call has failed; nothing if it is to be made again.
+    #[cold]
+    fn failed(&self, fd: RawFd) -> io::Result<()> {
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => Ok(()),
+            // A handle for reading takes no exclusive locks, and is told so in the same way.
+            Some(libc::EBADF) if matches!(is_still(fd, self.identity), Ok(false)) => Err(self.lose()),
+            _ => Err(error),
         }
     }
 
@@ -234,6 +244,23 @@ impl Handle {
     }
 }
 
+#[inline]
+fn flock(kind: libc::c_short, range: Range) -> libc::flock {
+    // SAFETY: flock is a plain C structure for which all zeros is a value; l_pid must be 0 for these commands.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_start = range.start as libc::off_t;
+    lock.l_len = range.length as libc::off_t;
+    lock
+}
+
+#[cold]
+fn inherited() -> io::Error {
+    io::Error::other("the connection belongs to the parent process")
+}
+
+#[cold]
 fn lost() -> io::Error {
     io::Error::other(
         "something in this process has closed the descriptor that held its locks; close the connection, and find the code \
@@ -319,18 +346,20 @@ fn moved_up(low: Registered, identity: Identity, kind: Option<Kind>) -> Option<R
 }
 
 impl Bytes for Handle {
+    #[inline]
     fn take(&self, range: Range, exclusive: bool) -> io::Result<bool> {
         let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
-        match self.call(libc::F_OFD_SETLK, kind as libc::c_short, range) {
-            Ok(_) => Ok(true),
+        match self.set(kind as libc::c_int, range) {
+            Ok(()) => Ok(true),
             // EAGAIN from the kernel, EACCES from an SMB server.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
+    #[inline]
     fn release(&self, range: Range) -> io::Result<()> {
-        self.call(libc::F_OFD_SETLK, libc::F_UNLCK as libc::c_short, range).map(drop)
+        self.set(libc::F_UNLCK as libc::c_int, range)
     }
 
     fn taken(&self, range: Range) -> io::Result<bool> {

@@ -102,7 +102,7 @@ fn save(files: &Files<'_>, moved: &[Moved]) -> String {
 
 /// Whether the database file has no name at all any more.
 fn is_deleted(files: &Files<'_>) -> bool {
-    files.locks.and_then(|locks| locks.stat()).is_some_and(|found| found.st_nlink == 0)
+    files.locks().and_then(|locks| locks.stat()).is_some_and(|found| found.st_nlink == 0)
 }
 
 fn try_save(files: &Files<'_>, moved: &[Moved]) -> io::Result<Option<String>> {
@@ -119,7 +119,7 @@ fn try_save(files: &Files<'_>, moved: &[Moved]) -> io::Result<Option<String>> {
     .map_err(whole)?;
     let name = format!("-wal_stranded_{sum:08x}");
     let database = &files.main.path;
-    let of_database = files.locks.and_then(|locks| locks.stat());
+    let of_database = files.locks().and_then(|locks| locks.stat());
     let saved = create(database, &name, of_database.as_ref())?;
     let mut written = Ok(());
     log.pieces(0, end, |_, piece| {

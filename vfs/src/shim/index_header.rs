@@ -37,7 +37,7 @@ pub(crate) fn now(files: &Files<'_>) -> Option<Header> {
 
 fn first_region(files: &Files<'_>) -> Option<*const c_void> {
     let mut region = std::ptr::null_mut();
-    let code = match files.index {
+    let code = match files.index() {
         Some(index) => {
             let (code, address) = index.map(0, REGION, false);
             region = address;

@@ -29,6 +29,12 @@ const CLEAN: u8 = 1;
 const BLOCKED: u8 = 2;
 const REFUSED: u8 = 3;
 
+/// Whether it was judged, and nothing speaks against reading and writing.
+#[inline]
+pub(crate) fn is_clean(shared: &Shared) -> bool {
+    shared.judged.load(Ordering::Acquire) == CLEAN
+}
+
 /// Judges the record if nobody in this process has. A code if nothing may be read.
 pub(crate) fn before_the_first_read(files: &Files<'_>) -> Option<c_int> {
     let shared = files.main.shared.as_ref()?;
@@ -246,7 +252,7 @@ impl Moment {
             return None;
         }
         // SAFETY: the base of an open file is registered.
-        let log = unsafe { observe::log_start(files.vfs, &files.main.path) };
+        let log = unsafe { observe::log_start(files.vfs(), &files.main.path) };
         Some(Moment { first: whole.then_some(first), changed: witness::changed(files), log })
     }
 }
@@ -262,7 +268,10 @@ fn observe(files: &Files<'_>, log: &Folded, left: &Left, moment: &Moment) -> Obs
     beside::observation(log, moment.first.as_ref().map(|first| &first[..]), circumstances, |page_size| {
         // SAFETY: the base of an open file is registered.
         unsafe {
-            (observe::journal(files.vfs, &files.main.path, page_size), observe::wal(files.vfs, &files.main.path, local))
+            (
+                observe::journal(files.vfs(), &files.main.path, page_size),
+                observe::wal(files.vfs(), &files.main.path, local),
+            )
         }
     })
 }

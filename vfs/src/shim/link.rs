@@ -46,13 +46,7 @@ pub(crate) struct Files<'a> {
     pub(crate) database: &'a BaseFile,
     pub(crate) journal: Option<&'a BaseFile>,
     pub(crate) wal: Option<&'a BaseFile>,
-    /// Locks of our own in place of the base's.
-    pub(crate) locks: Option<&'a FileLocks>,
-    /// A WAL-index of our own in place of the base's.
-    pub(crate) index: Option<&'a Index>,
-    pub(crate) vfs: *mut ffi::sqlite3_vfs,
-    /// Pages have checksums, which SQLite's copies of them need not have.
-    pub(crate) sealed: bool,
+    own: &'a State,
 }
 
 impl<'a> Files<'a> {
@@ -60,6 +54,7 @@ impl<'a> Files<'a> {
     ///
     /// # Safety
     /// The call must come from a call of SQLite's on one of the files of this connection, or on one of their names.
+    #[inline]
     pub(crate) unsafe fn of(main: &'a MainFile) -> Option<Files<'a>> {
         main.shared.as_ref()?;
         let state = |role: Role| {
@@ -69,10 +64,27 @@ impl<'a> Files<'a> {
         };
         let base = |role: Role| state(role).and_then(|state| state.base.as_ref());
         let own = state(Role::Database)?;
-        let (journal, wal) = (base(Role::Journal), base(Role::Wal));
-        let vfs = own.base_vfs();
-        let sealed = own.pages.as_ref().is_some_and(Pages::sealed);
-        let (database, locks, index) = (own.base.as_ref()?, own.locks.as_ref(), own.index());
-        Some(Files { main, database, journal, wal, locks, index, vfs, sealed })
+        let database = own.base.as_ref()?;
+        Some(Files { main, database, journal: base(Role::Journal), wal: base(Role::Wal), own })
+    }
+
+    /// Locks of our own in place of the base's.
+    pub(crate) fn locks(&self) -> Option<&'a FileLocks> {
+        self.own.locks.as_ref()
+    }
+
+    /// A WAL-index of our own in place of the base's.
+    pub(crate) fn index(&self) -> Option<&'a Index> {
+        self.own.index()
+    }
+
+    pub(crate) fn vfs(&self) -> *mut ffi::sqlite3_vfs {
+        self.own.base_vfs()
+    }
+
+    /// Pages have checksums, which SQLite's copies of them need not have.
+    #[inline]
+    pub(crate) fn sealed(&self) -> bool {
+        self.own.pages.as_ref().is_some_and(Pages::sealed)
     }
 }

@@ -46,6 +46,9 @@ pub(crate) unsafe extern "C" fn lock(f: *mut ffi::sqlite3_file, level: c_int) ->
     }
     if code == ffi::SQLITE_OK {
         main.level.store(level, Ordering::Relaxed);
+        if protect::is_clean(main) {
+            return code;
+        }
         // SAFETY: SQLite calls.
         let judged = guarded(ffi::SQLITE_IOERR_LOCK, || unsafe { protect::after_shared(main) }.unwrap_or(PASS));
         if judged != PASS {

@@ -81,29 +81,27 @@ unsafe fn map(
 }
 
 pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> c_int {
+    let base =
+        base_of!(f, if flags & ffi::SQLITE_SHM_UNLOCK != 0 { ffi::SQLITE_OK } else { ffi::SQLITE_IOERR_SHMLOCK });
+    // SAFETY: an open file.
+    let state = unsafe { state(f) };
+    if flags & ffi::SQLITE_SHM_EXCLUSIVE == 0 {
+        // A reader's.
+        return change(state, base, offset, n, flags, false);
+    }
+    exclusive(state, base, offset, n, flags)
+}
+
+/// xShmLock for a lock that is exclusive, or was.
+fn exclusive(state: &State, base: &BaseFile, offset: c_int, n: c_int, flags: c_int) -> c_int {
     /// The lock of whoever checkpoints (https://www.sqlite.org/walformat.html).
     const CHECKPOINT: c_int = 1;
     /// The lock of whoever writes to the log.
     const WRITE: c_int = 0;
-    let base =
-        base_of!(f, if flags & ffi::SQLITE_SHM_UNLOCK != 0 { ffi::SQLITE_OK } else { ffi::SQLITE_IOERR_SHMLOCK });
-    let takes = |lock: c_int| flags & ffi::SQLITE_SHM_EXCLUSIVE != 0 && (offset..offset + n).contains(&lock);
-    // SAFETY: an open file.
-    let state = unsafe { state(f) };
-    let exclusive = ffi::SQLITE_LOCK_EXCLUSIVE;
-    let alone = state.main().is_some_and(|main| main.level.load(Ordering::Relaxed) >= exclusive);
-    let change = || match state.index() {
-        Some(_) if flags & ffi::SQLITE_SHM_UNLOCK == 0 && state.lost().is_some() => ffi::SQLITE_IOERR_SHMMAP,
-        Some(index) => guarded(ffi::SQLITE_IOERR_SHMLOCK, || {
-            let code = index.lock(offset, n, flags, alone);
-            if code & 0xff == ffi::SQLITE_IOERR {
-                tell(state, index);
-            }
-            code
-        }),
-        None => base.shm_lock(offset, n, flags),
-    };
-    let protected = state.protected().filter(|_| takes(CHECKPOINT) || takes(WRITE));
+    let takes = |lock: c_int| (offset..offset.saturating_add(n)).contains(&lock);
+    let alone = state.main().is_some_and(|main| main.level.load(Ordering::Relaxed) >= ffi::SQLITE_LOCK_EXCLUSIVE);
+    let change = || change(state, base, offset, n, flags, alone);
+    let protected = if offset > CHECKPOINT { None } else { state.protected() };
     let Some((main, _)) = protected else { return change() };
     if flags & ffi::SQLITE_SHM_LOCK != 0 && n == 1 {
         // Recovery takes more than one, and writes only to shared memory.
@@ -116,7 +114,7 @@ pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_in
     }
     if !takes(CHECKPOINT) {
         let code = change();
-        if code == ffi::SQLITE_OK && flags & ffi::SQLITE_SHM_LOCK != 0 {
+        if code == ffi::SQLITE_OK && flags & ffi::SQLITE_SHM_LOCK != 0 && takes(WRITE) {
             protect::log_transaction_begins(main);
         }
         return code;
@@ -133,22 +131,39 @@ pub(crate) unsafe extern "C" fn shm_lock(f: *mut ffi::sqlite3_file, offset: c_in
     code
 }
 
-/// Says why the locks of the index are gone, if they are.
-#[cold]
-fn tell(state: &State, index: &Index) {
-    if let (Some(main), Some(error)) = (state.main(), index.handle_lost()) {
-        main.warn("lock", format!("a lock on the -shm file could not be taken: {error}"));
+/// Takes or releases locks of the index.
+#[inline]
+fn change(state: &State, base: &BaseFile, offset: c_int, n: c_int, flags: c_int, alone: bool) -> c_int {
+    let Some(index) = &state.index else { return base.shm_lock(offset, n, flags) };
+    match index.lock(offset, n, flags, alone) {
+        Some(code) if code & 0xff == ffi::SQLITE_IOERR => tell(state, index, code),
+        Some(code) => code,
+        None => base.shm_lock(offset, n, flags),
     }
+}
+
+/// Says why the index or its locks are gone, if they are.
+#[cold]
+fn tell(state: &State, index: &Index, code: c_int) -> c_int {
+    guarded(code, || {
+        if let Some(code) = state.lost() {
+            return code;
+        }
+        if let (Some(main), Some(error)) = (state.main(), index.handle_lost()) {
+            main.warn("lock", format!("a lock on the -shm file could not be taken: {error}"));
+        }
+        code
+    })
 }
 
 pub(crate) unsafe extern "C" fn shm_barrier(f: *mut ffi::sqlite3_file) {
     // SAFETY: an open file.
     match unsafe { state(f) } {
         state if state.is_inherited() => {}
-        state => match (state.index(), &state.base) {
-            (Some(index), _) => index.barrier(),
-            (None, Some(base)) => base.shm_barrier(),
-            (None, None) => {}
+        state => match (&state.index, &state.base) {
+            (Some(index), _) if index.barrier() => {}
+            (_, Some(base)) => base.shm_barrier(),
+            (_, None) => {}
         },
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn after_halt(files: &Files<'_>, shared: &Shared, keeper: &mut Keeper
 
 fn exclusively(files: &Files<'_>) -> c_int {
     for level in [ffi::SQLITE_LOCK_RESERVED, ffi::SQLITE_LOCK_EXCLUSIVE] {
-        let code = match files.locks {
+        let code = match files.locks() {
             Some(locks) => locks.lock(level),
             None => files.database.lock(level),
         };
@@ -64,7 +64,7 @@ fn exclusively(files: &Files<'_>) -> c_int {
 }
 
 fn shared_again(files: &Files<'_>) {
-    match files.locks {
+    match files.locks() {
         Some(locks) => locks.unlock(ffi::SQLITE_LOCK_SHARED),
         None => files.database.unlock(ffi::SQLITE_LOCK_SHARED),
     };
@@ -73,7 +73,7 @@ fn shared_again(files: &Files<'_>) {
 fn refresh(files: &Files<'_>, suffix: &str, kind: c_int) -> Result<(), c_int> {
     let flags = kind | ffi::SQLITE_OPEN_READWRITE;
     // SAFETY: the base of an open file is registered.
-    let Some(beside) = (unsafe { Beside::open(files.vfs, &files.main.path, suffix, flags) })? else {
+    let Some(beside) = (unsafe { Beside::open(files.vfs(), &files.main.path, suffix, flags) })? else {
         return Ok(());
     };
     beside.file().copy_to(beside.file())?;
@@ -129,7 +129,7 @@ fn try_keep(files: &Files<'_>, suffix: &str) -> Result<Kept, c_int> {
     let path = &files.main.path;
     let flags = if suffix == "-wal" { ffi::SQLITE_OPEN_WAL } else { ffi::SQLITE_OPEN_MAIN_JOURNAL };
     // SAFETY: the base of an open file is registered.
-    let Some(found) = (unsafe { Beside::open(files.vfs, path, suffix, flags | ffi::SQLITE_OPEN_READONLY) })? else {
+    let Some(found) = (unsafe { Beside::open(files.vfs(), path, suffix, flags | ffi::SQLITE_OPEN_READONLY) })? else {
         return Ok(Kept::Nothing);
     };
     let start = found.start();
@@ -140,7 +140,7 @@ fn try_keep(files: &Files<'_>, suffix: &str) -> Result<Kept, c_int> {
         return Ok(Kept::TooMany);
     }
     // SAFETY: as above.
-    let kept = unsafe { Beside::create(files.vfs, path, &name, ffi::SQLITE_OPEN_WAL | ffi::SQLITE_OPEN_READWRITE) }?;
+    let kept = unsafe { Beside::create(files.vfs(), path, &name, ffi::SQLITE_OPEN_WAL | ffi::SQLITE_OPEN_READWRITE) }?;
     if kept.file().checksum() != Ok(sum) {
         found.file().copy_to(kept.file())?;
         synced(kept.file())?;

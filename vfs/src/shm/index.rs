@@ -80,6 +80,7 @@ impl Index {
     }
 
     /// Whether the file was cut off under the mapping.
+    #[inline]
     pub(crate) fn is_dead(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
@@ -170,33 +171,47 @@ impl Index {
         Ok(File::Open(Box::new(Opened { regions, locks: IndexLocks::default(), read_only, unlocked, handle })))
     }
 
-    /// xShmLock, by a connection that has the database `alone`, or not.
-    pub(crate) fn lock(&self, offset: c_int, n: c_int, flags: c_int, alone: bool) -> c_int {
-        if self.is_dead() && flags & ffi::SQLITE_SHM_UNLOCK == 0 {
-            return ffi::SQLITE_IOERR_SHMMAP;
-        }
-        match &*self.file.borrow() {
-            // What a checkpoint does not find in the index is gone with the log.
-            File::Open(opened) if is_checkpoint(offset, n, flags) && !opened.is_whole() => ffi::SQLITE_IOERR_SHMMAP,
-            File::Open(opened) if writes(offset, n, flags) && opened.handle.verify().is_err() => {
-                ffi::SQLITE_IOERR_SHMLOCK
+    /// xShmLock, by a connection that has the database `alone`, or not; `None` if it goes to the base. Nothing here panics.
+    #[inline]
+    pub(crate) fn lock(&self, offset: c_int, n: c_int, flags: c_int, alone: bool) -> Option<c_int> {
+        let Ok(file) = self.file.try_borrow() else { return Some(ffi::SQLITE_IOERR_SHMLOCK) };
+        let opened = match &*file {
+            File::Open(opened) => opened,
+            File::Closed => return Some(ffi::SQLITE_IOERR_SHMLOCK),
+            File::Base => return None,
+        };
+        if flags & ffi::SQLITE_SHM_UNLOCK == 0 {
+            if self.is_dead() {
+                return Some(ffi::SQLITE_IOERR_SHMMAP);
             }
-            File::Open(opened) => {
-                let salts = || if alone { None } else { opened.regions.salts() };
-                opened.locks.change(&opened.handle, offset, n, flags, salts)
+            if flags & ffi::SQLITE_SHM_EXCLUSIVE != 0 {
+                // What a checkpoint does not find in the index is gone with the log.
+                if is_checkpoint(offset, n, flags) && !opened.is_whole() {
+                    return Some(ffi::SQLITE_IOERR_SHMMAP);
+                }
+                if writes(offset, n, flags) && opened.handle.verify().is_err() {
+                    return Some(ffi::SQLITE_IOERR_SHMLOCK);
+                }
             }
-            _ => ffi::SQLITE_IOERR_SHMLOCK,
         }
+        let salts = || if alone { None } else { opened.regions.salts() };
+        Some(opened.locks.change(&opened.handle, offset, n, flags, salts))
     }
 
-    /// xShmBarrier.
-    pub(crate) fn barrier(&self) {
+    /// xShmBarrier; `false` if it is the base's.
+    #[inline]
+    pub(crate) fn barrier(&self) -> bool {
         if let Ok(file) = self.file.try_borrow() {
-            if let File::Open(opened) = &*file {
-                let _waits_on = opened.locks.settle(&opened.handle);
+            match &*file {
+                File::Open(opened) => {
+                    let _waits_on = opened.locks.settle(&opened.handle);
+                }
+                File::Base => return false,
+                File::Closed => {}
             }
         }
         fence(Ordering::SeqCst);
+        true
     }
 
     /// xShmUnmap.

@@ -58,6 +58,7 @@ pub(super) type Salts = [u32; 2];
 
 impl IndexLocks {
     /// xShmLock on `bytes`; `salts` reads those of the index, none if that cannot have changed.
+    #[inline]
     pub(super) fn change(
         &self,
         bytes: &impl Bytes,
@@ -123,15 +124,18 @@ impl IndexLocks {
     }
 
     /// Does what waits for the next call; `false` if that cannot be done, and then it waits on.
+    #[inline]
     pub(super) fn settle(&self, bytes: &impl Bytes) -> bool {
-        if self.released.get() {
-            let range = Range { start: BASE + i64::from(self.exclusive.get().trailing_zeros()), length: 1 };
-            if bytes.release(range).is_err() {
-                return false;
-            }
-            self.released.set(false);
-            self.exclusive.set(0);
+        !self.released.get() || self.drop_released(bytes)
+    }
+
+    fn drop_released(&self, bytes: &impl Bytes) -> bool {
+        let range = Range { start: BASE + i64::from(self.exclusive.get().trailing_zeros()), length: 1 };
+        if bytes.release(range).is_err() {
+            return false;
         }
+        self.released.set(false);
+        self.exclusive.set(0);
         true
     }
 
@@ -148,6 +152,7 @@ impl IndexLocks {
         code
     }
 
+    #[inline]
     fn unlock(&self, bytes: &impl Bytes, mask: u8, range: Range) -> c_int {
         match bytes.release(range) {
             Ok(()) => {
@@ -181,6 +186,7 @@ pub(super) fn writes(offset: c_int, n: c_int, flags: c_int) -> bool {
     wanted && flags & ffi::SQLITE_SHM_UNLOCK == 0 && flags & ffi::SQLITE_SHM_EXCLUSIVE != 0
 }
 
+#[inline]
 fn locks(offset: c_int, n: c_int) -> Option<(u8, Range)> {
     let end = offset.checked_add(n)?;
     if offset < 0 || n < 1 || end > COUNT {
@@ -190,6 +196,7 @@ fn locks(offset: c_int, n: c_int) -> Option<(u8, Range)> {
     Some((mask as u8, Range { start: BASE + i64::from(offset), length: i64::from(n) }))
 }
 
+#[inline]
 fn answer(taken: std::io::Result<bool>, then: impl FnOnce()) -> c_int {
     match taken {
         Ok(true) => {
@@ -197,11 +204,16 @@ fn answer(taken: std::io::Result<bool>, then: impl FnOnce()) -> c_int {
             ffi::SQLITE_OK
         }
         Ok(false) => ffi::SQLITE_BUSY,
+        Err(error) => code_of(&error),
+    }
+}
+
+#[cold]
+fn code_of(error: &std::io::Error) -> c_int {
+    match error.raw_os_error() {
         // To be tried again, as stock does with any error.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOLCK | libc::ETIMEDOUT | libc::EBUSY)) => {
-            ffi::SQLITE_BUSY
-        }
-        Err(_) => ffi::SQLITE_IOERR_SHMLOCK,
+        Some(libc::ENOLCK | libc::ETIMEDOUT | libc::EBUSY) => ffi::SQLITE_BUSY,
+        _ => ffi::SQLITE_IOERR_SHMLOCK,
     }
 }
 

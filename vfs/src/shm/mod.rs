@@ -92,7 +92,7 @@ mod elsewhere {
         pub(crate) fn map(&self, _: c_int, _: c_int, _: bool) -> (c_int, *mut c_void) {
             match self.0 {}
         }
-        pub(crate) fn lock(&self, _: c_int, _: c_int, _: c_int, _: bool) -> c_int {
+        pub(crate) fn lock(&self, _: c_int, _: c_int, _: c_int, _: bool) -> Option<c_int> {
             match self.0 {}
         }
         pub(crate) fn unmap(&self, _: bool) -> c_int {
