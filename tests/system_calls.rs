@@ -81,6 +81,10 @@ fn counted(test: &str, which: usize, hardened: bool) -> BTreeMap<String, f64> {
     let ours = trace.lines().nth(mark(BEGIN)).and_then(thread);
     let mut counts = BTreeMap::new();
     for line in trace.lines().take(mark(END)).skip(mark(BEGIN) + 1).filter(|line| thread(line) == ours) {
+        // The standard library's own look before a close, in unoptimised programs.
+        if line.contains("F_GETFD") {
+            continue;
+        }
         let call = line.split_whitespace().nth(1).and_then(|call| call.split_once('('));
         if let Some((call, _)) = call {
             *counts.entry(call.to_owned()).or_default() += 1.0 / f64::from(TIMES);
@@ -112,9 +116,9 @@ fn reads_and_commits_make_no_more_system_calls_than_stock() {
         println!("| {name} | {:.1} | {:.1} | {} | {} |", all(&stock), all(&hardened), words(&stock), words(&hardened));
         assert!(all(&stock) > 1.0, "{name}: the trace shows nothing");
         assert!(locks(&hardened) <= locks(&stock) + 0.05, "{name}: more calls for locks");
-        // A sync is a promise (sync of the directory, the guard's record): more calls there have a reason each.
-        let promises = name.contains("FULL");
-        assert!(promises || all(&hardened) <= all(&stock) + 0.05, "{name}: more calls");
+        // Before the sync of a commit in WAL mode: whether another process has recorded one that failed.
+        let more = if *name == "commit, WAL, FULL" { 1.0 } else { 0.0 };
+        assert!(all(&hardened) <= all(&stock) + more + 0.05, "{name}: more calls");
     }
 }
 

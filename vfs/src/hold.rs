@@ -6,6 +6,7 @@
 //! unfinished transaction. Page 1 goes last: while it is the old one, its change counter proves that nobody has committed
 //! since, whatever happened to the journal.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// As much is held before it is written. A commit that is larger goes to the file in pieces of this size.
@@ -16,7 +17,13 @@ pub(crate) const MOST_BYTES: usize = 1 << 20;
 pub(crate) struct Held {
     pages: BTreeMap<u64, Vec<u8>>,
     bytes: usize,
+    /// Memory of pages that have been written.
+    spare: Vec<Vec<u8>>,
 }
+
+/// So many pages of a usual size leave their memory to the next transaction.
+const MOST_SPARE: usize = 4;
+const MOST_SPARE_BYTES: usize = 16384;
 
 /// There was no memory for a copy of a page.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +32,10 @@ pub(crate) struct NoMemory;
 impl Held {
     pub(crate) fn is_empty(&self) -> bool {
         self.pages.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pages.len()
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -42,7 +53,8 @@ impl Held {
                 return Ok(());
             }
         }
-        let mut copy = Vec::new();
+        let mut copy = self.spare.pop().unwrap_or_default();
+        copy.clear();
         copy.try_reserve_exact(page.len()).map_err(|_| NoMemory)?;
         copy.extend_from_slice(page);
         self.bytes += page.len();
@@ -72,47 +84,58 @@ impl Held {
         self.pages.iter().map(|(at, page)| (*at, page.as_slice()))
     }
 
-    /// The next page to be written and where it goes: in the order of the file, and page 1 last.
-    pub(crate) fn next(&self) -> Option<(u64, &[u8])> {
-        let page = self.pages.range(1..).next().or_else(|| self.pages.first_key_value());
-        page.map(|(at, page)| (*at, page.as_slice()))
-    }
-
-    /// The next pages to be written that stand side by side, as one piece of at most [`MOST_BYTES`], and where it goes: in the
-    /// order of the file, and page 1 last, with those that follow it, or not at all. `None` also if there is no memory for it.
-    pub(crate) fn next_run(&self, page_1: bool) -> Option<(u64, Vec<u8>)> {
+    /// The next pages to be written that stand side by side, at most [`MOST_BYTES`] of them, or one at a time: where they begin
+    /// and end. In the order of the file, and page 1 last, with those that follow it, or not at all.
+    pub(crate) fn next_run(&self, page_1: bool, together: bool) -> Option<(u64, u64)> {
         let after = |start: u64| {
             let mut end = start;
             for (at, page) in self.pages.range(start..) {
-                if *at != end || (end - start) as usize + page.len() > MOST_BYTES {
+                let fits = end == start || (together && (end - start) as usize + page.len() <= MOST_BYTES);
+                if *at != end || !fits {
                     break;
                 }
                 end += page.len() as u64;
             }
             end
         };
-        let begins = if page_1 { after(0) } else { 1 };
+        let begins = if page_1 && together { after(0) } else { 1 };
         let start = match self.pages.range(begins.max(1)..).next() {
             Some((at, _)) => *at,
             None if page_1 => *self.pages.first_key_value()?.0,
             None => return None,
         };
-        let end = after(start);
+        Some((start, after(start)))
+    }
+
+    /// The bytes of pages that stand side by side; `None` if there is no memory for them.
+    pub(crate) fn piece(&self, start: u64, end: u64) -> Option<Cow<'_, [u8]>> {
+        let mut pages = self.pages.range(start..end);
+        let first = pages.next()?.1;
+        if start + first.len() as u64 == end {
+            return Some(Cow::Borrowed(first));
+        }
         let mut piece = Vec::new();
         piece.try_reserve_exact(usize::try_from(end - start).ok()?).ok()?;
         self.pages.range(start..end).for_each(|(_, page)| piece.extend_from_slice(page));
-        Some((start, piece))
+        Some(Cow::Owned(piece))
     }
 
     /// The size of the pages that are held.
     pub(crate) fn page_size(&self) -> Option<usize> {
-        self.next().map(|(_, page)| page.len())
+        self.pages.first_key_value().map(|(_, page)| page.len())
     }
 
-    /// Lets go of the page at `at`, which has been written.
-    pub(crate) fn wrote(&mut self, at: u64) {
-        if let Some(page) = self.pages.remove(&at) {
-            self.bytes -= page.len();
+    /// Lets go of the page at `at`, which has been written: its bytes.
+    pub(crate) fn wrote(&mut self, at: u64) -> Vec<u8> {
+        let page = self.pages.remove(&at).unwrap_or_default();
+        self.bytes -= page.len();
+        page
+    }
+
+    /// Takes the memory of a page that nobody needs any more.
+    pub(crate) fn reuse(&mut self, page: Vec<u8>) {
+        if self.spare.len() < MOST_SPARE && page.capacity() <= MOST_SPARE_BYTES {
+            self.spare.push(page);
         }
     }
 
@@ -158,14 +181,24 @@ mod tests {
         let mut held = held(&[(8, b"old."), (0, b"efgh"), (8, b"new.")]);
         assert_eq!(held.bytes, 8);
         assert_eq!(held.iter().collect::<Vec<_>>(), [(0, &b"efgh"[..]), (8, b"new.")]);
-        assert_eq!(held.next(), Some((8, &b"new."[..])), "page 1 is last");
-        held.wrote(8);
-        assert_eq!(held.next(), Some((0, &b"efgh"[..])));
+        assert_eq!(held.next_run(true, false), Some((8, 12)), "page 1 is last");
+        assert_eq!(held.wrote(8), b"new.");
+        assert_eq!(held.next_run(true, false), Some((0, 4)));
+        assert_eq!(held.next_run(false, false), None);
         held.forget_from(8);
         assert!(!held.is_empty());
         held.forget_from(0);
         assert!(held.is_empty());
         assert_eq!(held.bytes, 0);
+    }
+
+    #[test]
+    fn pages_side_by_side_leave_together() {
+        let held = held(&[(0, b"1..."), (4, b"2..."), (12, b"4..."), (16, b"5..."), (24, b"7...")]);
+        assert_eq!((held.next_run(true, true), held.next_run(true, false)), (Some((12, 20)), Some((4, 8))));
+        assert_eq!((held.next_run(false, true), held.next_run(false, false)), (Some((4, 8)), Some((4, 8))));
+        assert_eq!(held.piece(12, 20).as_deref(), Some(&b"4...5..."[..]));
+        assert!(matches!(held.piece(24, 28), Some(Cow::Borrowed(b"7..."))));
     }
 
     #[test]

@@ -87,6 +87,15 @@ pub(crate) struct Wal {
     pub(crate) before: Vec<u8>,
 }
 
+impl Journal {
+    /// What is known of the next one.
+    pub(crate) fn closed(&mut self) {
+        let mut run = std::mem::take(&mut self.run);
+        run.clear();
+        *self = Journal { run, ..Journal::default() };
+    }
+}
+
 impl Wal {
     /// A commit that was not made visible has not been made.
     pub(crate) fn forget_uncommitted(&mut self) {

@@ -1,15 +1,17 @@
 //! A rollback journal that is made and removed with each transaction, where every question to the filesystem is a round trip.
 //!
 //! SQLite's own VFS asks for the mode and owner of the database, for those of the journal it has made, gives it away though it has
-//! the right owner, and opens the directory to sync it. Here the database's are known from its open, the kernel's answer to the
-//! creation tells the journal's, and the directory is open already and synced by whoever orders the syncs.
+//! the right owner, and opens the directory to sync it. Here the database's are known from its open, or asked for once where that is
+//! cheap, the kernel's answer to the creation tells the journal's, and the directory is open already and synced by whoever orders
+//! the syncs.
 //!
 //! Invariant: what is opened was empty, and nobody else writes to it: whoever makes a journal holds RESERVED. So its size is
 //! known.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, StatxFlags};
@@ -20,6 +22,12 @@ pub(crate) struct Access {
     pub(crate) mode: u32,
     pub(crate) user: u32,
     pub(crate) group: u32,
+}
+
+impl Access {
+    pub(crate) fn of(found: &Metadata) -> Access {
+        Access { mode: found.mode(), user: found.uid(), group: found.gid() }
+    }
 }
 
 /// An open journal.
@@ -40,6 +48,10 @@ impl JournalFile {
         let mut options = File::options();
         let file =
             options.read(true).write(true).create(true).truncate(false).mode(mode).custom_flags(flags).open(path)?;
+        if file.as_raw_fd() <= libc::STDERR_FILENO {
+            // A program that has closed these may still write to them.
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         // The answer to open() has told it.
         let known = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let found = rustix::fs::statx(&file, c"", known, StatxFlags::BASIC_STATS)?;

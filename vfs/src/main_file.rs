@@ -68,6 +68,8 @@ pub(crate) struct MainFile {
     pub(crate) locks: String,
     /// Writes that follow each other are sent as one: each is a round trip.
     pub(crate) combines: bool,
+    /// What is written to a rollback journal waits for its sync, and pages side by side are written as one.
+    pub(crate) gathers: bool,
     known_size: Mutex<KnownSize>,
     /// Whether the file is the operating system's under its path.
     pub(crate) native: bool,
@@ -126,7 +128,8 @@ impl MainFile {
             CombineChoice::Auto => verdict.class != Class::Local,
             CombineChoice::On => true,
             CombineChoice::Off => false,
-        };
+        } && !off;
+        let gathers = options.combine != CombineChoice::Off;
         let (policy, notes) = (Mutex::new(policy), Mutex::default());
         let (journals, atomic_batch) = (AtomicU32::new(0), AtomicBool::new(false));
         MainFile {
@@ -147,6 +150,7 @@ impl MainFile {
             handle: AtomicUsize::new(0),
             locks: String::new(),
             combines,
+            gathers,
             known_size: Mutex::default(),
             native: false,
             blocked: AtomicBool::new(false),
@@ -196,6 +200,7 @@ impl MainFile {
     }
 
     /// What this connection has in flight. Nothing that calls SQLite may run while it is held.
+    #[inline]
     pub(crate) fn in_flight(&self) -> MutexGuard<'_, InFlight> {
         lock(&self.in_flight)
     }

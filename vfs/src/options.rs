@@ -196,7 +196,8 @@ pub struct Options {
     pub checksum: ChecksumChoice,
     /// Whose locks are taken (`locks=`).
     pub locks: LocksChoice,
-    /// Whether writes that follow each other are sent as one (`combine=`).
+    /// Whether writes that follow each other are sent as one (`combine=`). By default those of a rollback transaction are, and
+    /// where each call is a round trip questions are spared, too.
     pub combine: CombineChoice,
     /// The VFS that does the file I/O (`base=`); the process's default one when `None`.
     pub base: Option<String>,

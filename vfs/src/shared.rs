@@ -23,12 +23,11 @@ pub(crate) enum Identity {
 }
 
 impl Identity {
-    /// Of an open file of the operating system; by its name where that cannot be asked.
-    pub(crate) fn of(path: &Path, base: &str, native: bool) -> Identity {
-        use std::os::unix::fs::MetadataExt;
-        match native.then(|| std::fs::metadata(path)) {
-            Some(Ok(metadata)) => Identity::Inode(metadata.dev(), metadata.ino()),
-            _ => Identity::Name(base.to_owned(), path.to_owned()),
+    /// Of an open file of the operating system, if device and inode are known; else by its name.
+    pub(crate) fn of(path: &Path, base: &str, inode: Option<(u64, u64)>) -> Identity {
+        match inode {
+            Some((device, inode)) => Identity::Inode(device, inode),
+            None => Identity::Name(base.to_owned(), path.to_owned()),
         }
     }
 }

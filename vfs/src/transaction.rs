@@ -5,13 +5,16 @@
 //! content before the transaction (<https://www.sqlite.org/fileformat2.html#the_rollback_journal>). The first record of a
 //! page counts; there is no second one in the same journal.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::checksum::sum;
 use crate::format::journal::{HEADER_SIZE, MAGIC};
 use crate::guard::log::Witness;
 use crate::guard::sums;
+
+/// Room for so many sums serves the next transaction as well.
+const MOST_SPARE: usize = 4096;
 
 /// A write to the journal that is more than page records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +39,23 @@ pub(crate) struct Transaction {
     pub(crate) before: Option<Witness>,
     /// In the database pages end with their checksum, whatever SQLite's copy of them ends with.
     pub(crate) sealed: bool,
+    /// Nobody will ask how pages were.
+    pub(crate) unrecorded: bool,
     /// Where the last write of four bytes ended, and what it said: a page number, if a page follows.
     number: Option<(u64, u32)>,
-    old: HashMap<u32, Range<usize>>,
+    old: BTreeMap<u32, Range<usize>>,
     sums: Vec<u32>,
 }
 
 impl Transaction {
+    /// It is over; what is known of the database stays.
+    pub(crate) fn end(&mut self) {
+        let (sealed, unrecorded, mut sums) = (self.sealed, self.unrecorded, std::mem::take(&mut self.sums));
+        sums.clear();
+        sums.shrink_to(MOST_SPARE);
+        *self = Transaction { sealed, unrecorded, sums, ..Transaction::default() };
+    }
+
     /// A write to the journal.
     pub(crate) fn journal_wrote(&mut self, at: u64, bytes: &[u8]) -> Sign {
         let number = self.number.take();
@@ -68,19 +81,14 @@ impl Transaction {
         // Before the first sync the magic number and the count of records are zeros.
         if header.starts_with(&MAGIC) || header[..12].iter().all(|byte| *byte == 0) {
             let field = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-            *self = Transaction {
-                nonce: Some(field(12)),
-                initial_pages: field(16),
-                page_size: field(24),
-                sealed: self.sealed,
-                ..Transaction::default()
-            };
+            self.end();
+            (self.nonce, self.initial_pages, self.page_size) = (Some(field(12)), field(16), field(24));
         }
         Sign::Nothing
     }
 
     fn record(&mut self, page: u32, bytes: &[u8]) {
-        if self.old.contains_key(&page) {
+        if self.unrecorded || self.old.contains_key(&page) {
             return;
         }
         if page == 1 {

@@ -6,6 +6,12 @@
 /// As much waits before it is written.
 const MOST_BYTES: usize = 1 << 20;
 
+/// Room for a header and two pages of the usual size.
+const FIRST: usize = 9 * 1024;
+
+/// Memory of this size serves the next transaction as well.
+const MOST_SPARE: usize = 64 * 1024;
+
 /// Linux caches files in pages of this size or larger ones.
 const PAGE: u64 = 4096;
 
@@ -37,6 +43,14 @@ impl Run {
             return None;
         }
         let end = start.checked_add(bytes.len())?;
+        if start == self.bytes.len() {
+            if self.bytes.capacity() == 0 {
+                self.bytes.try_reserve(FIRST).ok()?;
+            }
+            self.bytes.try_reserve(bytes.len()).ok()?;
+            self.bytes.extend_from_slice(bytes);
+            return Some(end >= MOST_BYTES);
+        }
         if end > self.bytes.len() {
             self.bytes.try_reserve(end - self.bytes.len()).ok()?;
             self.bytes.resize(end, 0);
@@ -48,6 +62,24 @@ impl Run {
     /// Everything that waits, and where it goes.
     pub(crate) fn whole(&self) -> Option<(u64, &[u8])> {
         (!self.is_empty()).then_some((self.at, self.bytes.as_slice()))
+    }
+
+    /// Everything that waits, to be written; [`Run::put_back`] if that fails.
+    pub(crate) fn take(&mut self) -> (u64, Vec<u8>) {
+        (self.at, std::mem::take(&mut self.bytes))
+    }
+
+    /// What [`Run::take`] has answered waits on.
+    pub(crate) fn put_back(&mut self, (at, bytes): (u64, Vec<u8>)) {
+        (self.at, self.bytes) = (at, bytes);
+    }
+
+    /// Takes the memory of bytes that nobody needs any more.
+    pub(crate) fn reuse(&mut self, mut bytes: Vec<u8>) {
+        if self.bytes.capacity() == 0 && bytes.capacity() <= MOST_SPARE {
+            bytes.clear();
+            self.bytes = bytes;
+        }
     }
 
     /// What waits up to the last end of a page.
@@ -72,7 +104,8 @@ impl Run {
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        self.bytes = Vec::new();
+        let bytes = std::mem::take(&mut self.bytes);
+        self.reuse(bytes);
     }
 
     /// Whether some of these bytes wait.

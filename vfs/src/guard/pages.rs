@@ -3,7 +3,7 @@
 //! Invariant: all pages have the same size, and no page is there twice: the first image before and the last one after are
 //! what counts.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::sums;
@@ -20,7 +20,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Pages {
     entries: Vec<Entry>,
-    index: HashMap<u32, usize>,
+    index: BTreeMap<u32, usize>,
     sums: Vec<u32>,
     page_size: usize,
 }

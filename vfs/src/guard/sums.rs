@@ -18,7 +18,7 @@ pub fn sectors(page_size: u32) -> usize {
 
 /// Appends the sums of `page` to `into`: what to use where many pages share one buffer.
 pub fn append(page: &[u8], into: &mut Vec<u32>) {
-    into.extend(page.chunks_exact(SECTOR).map(crc32c::crc32c));
+    crate::shim::crc::append(page, into);
 }
 
 /// The sums of one page.
@@ -39,7 +39,9 @@ impl Sums {
     /// The sums of this page. Bytes after the last whole sector are left out; a page has none.
     #[must_use]
     pub fn of(page: &[u8]) -> Sums {
-        Sums(page.chunks_exact(SECTOR).map(crc32c::crc32c).collect())
+        let mut sums = Vec::with_capacity(page.len() / SECTOR);
+        append(page, &mut sums);
+        Sums(sums.into())
     }
 
     /// One sum per sector, in their order.

@@ -11,7 +11,7 @@ use super::open::last_error;
 use super::register::Registration;
 use super::vfs::path_of;
 use super::{bases, own_journal, protect};
-use crate::journal_file::JournalFile;
+use crate::journal_file::{Access, JournalFile};
 use crate::lock::fork;
 use crate::main_file::{self, MainFile, Role};
 
@@ -117,11 +117,20 @@ pub(super) unsafe fn is_log_of_none(name: *const c_char) -> bool {
     !owners.is_empty() && owners.iter().all(|main| main.combines && main.native && main.forbids_wal())
 }
 
-/// A journal that is made with few questions, where each is a round trip. `None`: the base makes it, or says why it cannot.
+/// A journal that is made with few questions. `None`: the base makes it, or says why it cannot.
 fn own_journal(main: &MainFile, name: &Path) -> Option<BaseFile> {
-    if !main.native || !main.combines || main.shared.is_none() || main.directory().is_none() {
+    if !main.native || !main.gathers || main.shared.is_none() || main.directory().is_none() {
         return None;
     }
-    let journal = JournalFile::create(name, main.generation.access()?).ok()?;
+    if !main.combines && main.base != "unix" {
+        // A VFS above SQLite's own that was chosen as the base: it may want to see its journals.
+        return None;
+    }
+    let access = match main.combines {
+        true => main.generation.access()?,
+        // Where a question is no round trip it is asked: somebody may have changed who may read the database.
+        false => Access::of(&std::fs::metadata(&main.path).ok()?),
+    };
+    let journal = JournalFile::create(name, access).ok()?;
     own_journal::file_of(journal).ok()
 }

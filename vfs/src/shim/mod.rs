@@ -11,6 +11,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod connection;
 pub(crate) mod control;
 pub(crate) mod convert;
+pub(crate) mod crc;
 pub(crate) mod edge;
 pub(crate) mod file;
 pub(crate) mod generation;

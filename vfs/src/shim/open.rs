@@ -307,7 +307,7 @@ fn settle(
         main.generation.opened(Which::Database, path);
     }
     if !off && access == Access::ReadWrite {
-        let identity = Identity::of(path, &main.base, native);
+        let identity = Identity::of(path, &main.base, main.generation.identity(Which::Database));
         let begin = || {
             let keeper = Keeper::new(
                 main.options.guard,

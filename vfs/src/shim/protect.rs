@@ -16,20 +16,20 @@ use crate::generation::Work;
 use crate::guard::log::Which;
 use crate::in_flight::InFlight;
 use crate::main_file::{self, MainFile, Role};
-use crate::shm::Index;
 use crate::transaction::Sign;
 
 /// The files of `main`, and why nothing may be written to them now.
 ///
 /// # Safety
 /// As [`Files::of`].
+#[inline]
 unsafe fn files(main: &MainFile) -> Option<(Files<'_>, Option<c_int>)> {
     // SAFETY: see above.
     let files = unsafe { Files::of(main) }?;
     let shared = main.shared.as_ref()?;
     let refused = if shared.health.is_halted() {
         Some(ffi::SQLITE_IOERR_FSYNC)
-    } else if files.index.is_some_and(Index::is_dead) {
+    } else if main.index_lost.load(Ordering::Acquire) {
         Some(ffi::SQLITE_IOERR_SHMMAP)
     } else if main.blocked.load(Ordering::Relaxed) && files.wal.is_some() {
         Some(ffi::SQLITE_IOERR_DATA)
@@ -74,7 +74,8 @@ pub(crate) unsafe fn write_journal(main: &MainFile, journal: &BaseFile, bytes: &
     if at == 0 && flight.over.is_some() {
         rollback::tell_end(&files, flight);
     }
-    flight.transaction.sealed = files.sealed;
+    flight.transaction.sealed = files.sealed();
+    flight.transaction.unrecorded = main.shared.as_ref().is_none_or(|shared| !shared.records.load(Ordering::Relaxed));
     let sign = flight.transaction.journal_wrote(at, bytes);
     if sign != Sign::Zeroed && at == 0 {
         let dead = generation::before_the_first_write(&files, Work::Transaction);
@@ -91,9 +92,8 @@ pub(crate) unsafe fn write_journal(main: &MainFile, journal: &BaseFile, bytes: &
     let hidden = rollback::hide_header(flight, bytes, at);
     let bytes = hidden.as_deref().unwrap_or(bytes);
     flight.journal.end = flight.journal.end.max(at + bytes.len() as u64);
-    flight.journal.ledger.appended(at, bytes);
     flight.journal.synced = false;
-    let mut code = waiting::write(main, &mut flight.journal.run, journal, bytes, at);
+    let mut code = waiting::write(main, &mut flight.journal, journal, bytes, at);
     if sign == Sign::Zeroed && code == ffi::SQLITE_OK {
         code = rollback::end_durably(&files, flight);
     }
@@ -177,7 +177,7 @@ pub(crate) unsafe fn truncate(main: &MainFile, role: Role, file: &BaseFile, size
         Role::Wal => checkpoint::write_held(flight, file),
         Role::Journal => {
             flight.journal.run.cut(to);
-            waiting::flush(&mut flight.journal.run, file)
+            waiting::flush(&mut flight.journal, file)
         }
     };
     if first != ffi::SQLITE_OK {
@@ -274,6 +274,12 @@ pub(crate) unsafe fn before_writing(main: &MainFile) -> Option<c_int> {
     generation::before_writing(&files)
 }
 
+/// Whether there is nothing to be judged, or it was, and nothing speaks against reading and writing.
+#[inline]
+pub(crate) fn is_clean(main: &MainFile) -> bool {
+    main.shared.as_ref().is_none_or(|shared| judging::is_clean(shared))
+}
+
 /// After SHARED was had: the record is judged before anything is read. A code if nothing may be.
 pub(crate) unsafe fn after_shared(main: &MainFile) -> Option<c_int> {
     // SAFETY: see above.
@@ -301,7 +307,7 @@ pub(crate) unsafe fn before_close(main: &MainFile, role: Role) {
     let flight = &mut *main.in_flight();
     if let (Role::Journal, None, Some(journal)) = (role, refused, files.journal) {
         // Of a transaction that wrote no page; whoever closes it deletes it, and nothing depends on it.
-        let _ = waiting::flush(&mut flight.journal.run, journal);
+        let _ = waiting::flush(&mut flight.journal, journal);
     }
     if role == Role::Journal && refused.is_none() && main.level.load(Ordering::Relaxed) >= ffi::SQLITE_LOCK_EXCLUSIVE {
         // What it answers is told again by the deletion.
@@ -364,7 +370,7 @@ pub(crate) unsafe fn delete(name: &Path, sync_directory: c_int, delete: impl Fn(
             code = rollback::sync_directory(&files);
         }
         if code == ffi::SQLITE_OK {
-            flight.journal = Default::default();
+            flight.journal.closed();
             rollback::ended(&files, flight);
         }
     } else if let (Role::Wal, ffi::SQLITE_OK, Some(shared)) = (role, code, &files.main.shared) {
@@ -435,7 +441,10 @@ pub(crate) unsafe fn checkpoint_done(main: &MainFile) -> c_int {
 pub(crate) fn opened(main: &MainFile, role: Role, created: bool) {
     let flight: &mut InFlight = &mut main.in_flight();
     match role {
-        Role::Journal => flight.journal = crate::in_flight::Journal { unnamed: created, ..Default::default() },
+        Role::Journal => {
+            flight.journal.closed();
+            flight.journal.unnamed = created;
+        }
         Role::Wal => {
             flight.wal = crate::in_flight::Wal { unnamed: created, ..Default::default() };
             if main.native {

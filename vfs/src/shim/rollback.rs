@@ -15,8 +15,7 @@ use super::link::Files;
 use super::{halts, heal, waiting, witness};
 use crate::format::journal::{HEADER_SIZE, Header, MAGIC, Records};
 use crate::generation::Work;
-use crate::guard::log::{Done, Entry, Outcome, Pages, Which, Written};
-use crate::guard::sums;
+use crate::guard::log::{Done, Outcome, Pages, Which, Written};
 use crate::in_flight::InFlight;
 use crate::transaction::change_counter;
 
@@ -108,37 +107,31 @@ fn write_held(files: &Files<'_>, flight: &mut InFlight, what: Flush) -> c_int {
         return ffi::SQLITE_IOERR_WRITE;
     }
     debug_assert!(flight.journal.run.is_empty(), "the journal is on disk before the first page");
-    if files.main.combines {
-        match write_runs(files, flight, what) {
-            ffi::SQLITE_OK => {}
-            code => return code,
-        }
-    }
-    while let Some((at, page)) = flight.held.next() {
-        if at == 0 && what == Flush::AllButPage1 {
-            return ffi::SQLITE_OK;
-        }
-        flight.database.wrote(at, page);
-        match files.database.write_from(page, at) {
-            ffi::SQLITE_OK => flight.held.wrote(at),
-            code => return code,
-        }
-    }
-    files.main.holds.store(false, Ordering::Relaxed);
-    ffi::SQLITE_OK
-}
-
-/// Writes pages that stand side by side as one, as far as there is memory for that.
-fn write_runs(files: &Files<'_>, flight: &mut InFlight, what: Flush) -> c_int {
     let InFlight { held, database, .. } = flight;
     let Some(page_size) = held.page_size() else { return ffi::SQLITE_OK };
-    while let Some((start, piece)) = held.next_run(what == Flush::Everything) {
-        let pages = || (start..).step_by(page_size).zip(piece.chunks(page_size));
-        pages().for_each(|(at, page)| database.wrote(at, page));
-        match files.database.write_from(&piece, start) {
-            ffi::SQLITE_OK => pages().for_each(|(at, _)| held.wrote(at)),
-            code => return code,
+    let everything = what == Flush::Everything;
+    while let Some((start, mut end)) = held.next_run(everything, files.main.gathers) {
+        let code = match held.piece(start, end).or_else(|| {
+            end = start + page_size as u64;
+            held.piece(start, end)
+        }) {
+            Some(piece) => files.database.write_from(&piece, start),
+            None => return ffi::SQLITE_IOERR_NOMEM,
+        };
+        for at in (start..end).step_by(page_size) {
+            if code == ffi::SQLITE_OK {
+                database.keep(at, held.wrote(at));
+            } else if let Some(page) = held.read(at, page_size) {
+                // Also a write that failed may have changed something.
+                database.wrote(at, page);
+            }
         }
+        if code != ffi::SQLITE_OK {
+            return code;
+        }
+    }
+    if held.is_empty() {
+        files.main.holds.store(false, Ordering::Relaxed);
     }
     ffi::SQLITE_OK
 }
@@ -148,8 +141,8 @@ fn record(files: &Files<'_>, flight: &mut InFlight) -> c_int {
     let Some(shared) = &files.main.shared else { return ffi::SQLITE_OK };
     let InFlight { held, transaction, recorded, .. } = flight;
     let Some(page_size) = held.page_size().and_then(|size| u32::try_from(size).ok()) else { return ffi::SQLITE_OK };
-    let mut pages = Pages::new(page_size);
-    let (mut counter, mut after, mut new) = (transaction.counter, None, Vec::new());
+    let mut pages = Pages::with_room(page_size, held.len());
+    let (mut counter, mut after) = (transaction.counter, None);
     for (at, page) in held.iter() {
         let Ok(number) = u32::try_from(at / u64::from(page_size) + 1) else { continue };
         let journaled = transaction.old(number).is_some();
@@ -164,9 +157,7 @@ fn record(files: &Files<'_>, flight: &mut InFlight) -> c_int {
             counter = counter.or(read.as_deref().and_then(change_counter));
         }
         if journaled {
-            new.clear();
-            sums::append(page, &mut new);
-            pages.push(Entry { page: number, old: transaction.old(number), new: Some(&new), journaled });
+            pages.push_journaled(number, transaction.old(number), page);
         } else {
             pages.push_images(number, read.as_deref(), Some(page), transaction.nonce.is_none());
         }
@@ -226,7 +217,7 @@ pub(crate) fn sync_journal(files: &Files<'_>, flight: &mut InFlight, flags: c_in
         return ffi::SQLITE_IOERR_FSYNC;
     }
     // What cannot be written is no sync that has failed: the transaction is rolled back.
-    match waiting::flush(&mut flight.journal.run, journal) {
+    match waiting::flush(&mut flight.journal, journal) {
         ffi::SQLITE_OK => {}
         code => return code,
     }
@@ -238,11 +229,13 @@ pub(crate) fn sync_journal(files: &Files<'_>, flight: &mut InFlight, flags: c_in
         code = sync_directory(files);
     }
     if code == ffi::SQLITE_OK {
-        flight.journal.ledger.synced();
+        for (_, bytes) in flight.journal.ledger.synced() {
+            flight.journal.run.reuse(bytes);
+        }
         code = count_records(files, flight, journal, flags);
     }
     if code == ffi::SQLITE_OK {
-        flight.journal.ledger.synced();
+        drop(flight.journal.ledger.synced());
         flight.journal.synced = true;
     }
     code
@@ -307,7 +300,9 @@ pub(crate) fn sync_database(files: &Files<'_>, flight: &mut InFlight, flags: c_i
         code = heal::database_or_journal(files, files.database, &mut flight.database, Which::Database, flags, code);
     }
     if code == ffi::SQLITE_OK {
-        flight.database.synced();
+        for (_, page) in flight.database.synced() {
+            flight.held.reuse(page);
+        }
     }
     code
 }
@@ -335,7 +330,7 @@ pub(crate) fn ended(files: &Files<'_>, flight: &mut InFlight) {
             }
         }
     }
-    flight.transaction = Default::default();
+    flight.transaction.end();
     files.main.transaction_ended();
     files.main.generation.over(Work::Transaction);
 }

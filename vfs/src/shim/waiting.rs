@@ -6,40 +6,57 @@ use libsqlite3_sys as ffi;
 
 use super::base::BaseFile;
 use crate::combine::run::Run;
+use crate::in_flight::Journal;
 use crate::main_file::MainFile;
 
 /// Bytes for the journal.
-pub(crate) fn write(main: &MainFile, run: &mut Run, journal: &BaseFile, bytes: &[u8], at: u64) -> c_int {
-    if !main.combines {
-        return journal.write_from(bytes, at);
+pub(crate) fn write(main: &MainFile, held: &mut Journal, journal: &BaseFile, bytes: &[u8], at: u64) -> c_int {
+    if !main.gathers {
+        return through(held, journal, bytes, at);
     }
-    let mut put = run.put(at, bytes);
+    let mut put = held.run.put(at, bytes);
     if put.is_none() {
-        match flush(run, journal) {
-            ffi::SQLITE_OK => put = run.put(at, bytes),
+        match flush(held, journal) {
+            ffi::SQLITE_OK => put = held.run.put(at, bytes),
             code => return code,
         }
     }
+    held.ledger.soil();
     match put {
         Some(false) => ffi::SQLITE_OK,
-        Some(true) => piece(run, journal, Run::part),
+        Some(true) => {
+            let Journal { run, ledger, .. } = held;
+            let Some((at, part)) = run.part() else { return ffi::SQLITE_OK };
+            ledger.appended(at, part);
+            let (code, length) = (journal.write_from(part, at), part.len());
+            if code == ffi::SQLITE_OK {
+                run.wrote(length);
+            }
+            code
+        }
         // There was no memory for them.
-        None => journal.write_from(bytes, at),
+        None => through(held, journal, bytes, at),
     }
 }
 
-/// Writes what waits. It goes on waiting if that fails, so that a rollback finds it.
-pub(crate) fn flush(run: &mut Run, journal: &BaseFile) -> c_int {
-    piece(run, journal, Run::whole)
+fn through(held: &mut Journal, journal: &BaseFile, bytes: &[u8], at: u64) -> c_int {
+    // Also a write that failed may have changed something.
+    held.ledger.appended(at, bytes);
+    journal.write_from(bytes, at)
 }
 
-fn piece(run: &mut Run, journal: &BaseFile, which: impl Fn(&Run) -> Option<(u64, &[u8])>) -> c_int {
-    let (code, length) = match which(run) {
-        Some((at, bytes)) => (journal.write_from(bytes, at), bytes.len()),
-        None => return ffi::SQLITE_OK,
-    };
+/// Writes what waits. It goes on waiting if that fails, so that a rollback finds it.
+pub(crate) fn flush(held: &mut Journal, journal: &BaseFile) -> c_int {
+    if held.run.is_empty() {
+        return ffi::SQLITE_OK;
+    }
+    let (at, bytes) = held.run.take();
+    let code = journal.write_from(&bytes, at);
     if code == ffi::SQLITE_OK {
-        run.wrote(length);
+        held.ledger.keep(at, bytes);
+    } else {
+        held.ledger.appended(at, &bytes);
+        held.run.put_back((at, bytes));
     }
     code
 }

@@ -14,11 +14,12 @@ use crate::transaction::change_counter;
 
 /// The database as this host sees it after a write.
 pub(crate) fn of(files: &Files<'_>) -> Witness {
-    let changed = changed(files);
+    let (changed, size) = seen(files);
     // The clock of a server is not ours.
     let ours = files.main.verdict.class == Class::Local || !files.main.native;
     let settled = ours && changed.is_some_and(Time::lies_back);
-    Witness { boot: guard::boot_id(), changed, settled, file_size: files.database.size().unwrap_or(0) }
+    let file_size = size.or_else(|| files.database.size().ok()).unwrap_or(0);
+    Witness { boot: guard::boot_id(), changed, settled, file_size }
 }
 
 /// The database before the first page of a transaction is written. Where asking is a round trip nobody asks: without the time
@@ -36,13 +37,21 @@ pub(crate) const CHANGED: c_int = 0x4841_5245;
 
 /// When the database file was last changed (ctime).
 pub(crate) fn changed(files: &Files<'_>) -> Option<Time> {
+    seen(files).0
+}
+
+/// When it was last changed, and how large it is where the same look has told that.
+fn seen(files: &Files<'_>) -> (Option<Time>, Option<u64>) {
     if files.main.verdict.options.iter().any(|option| option == "lazytime") {
         // It may be forgotten although a later change is on disk.
-        return None;
+        return (None, None);
     }
     match files.main.native {
-        true => std::fs::metadata(&files.main.path).ok().map(|found| Time::of_change(&found)),
-        false => told_by(files.database),
+        true => {
+            let found = std::fs::metadata(&files.main.path).ok();
+            (found.as_ref().map(Time::of_change), found.map(|found| found.len()))
+        }
+        false => (told_by(files.database), None),
     }
 }
 

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// Beyond it a failed sync is not healed. 24 bytes each, as many as a checkpoint of a gigabyte needs.
 const MOST_SPANS: usize = 1 << 18;
 
+/// So many bytes are kept as they are: their checksums are taken only if a sync fails.
+const MOST_KEPT: usize = 1 << 20;
+
 /// One contiguous run of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -28,6 +31,9 @@ impl Span {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     spans: BTreeMap<u64, Span>,
+    /// The last writes of all, whose checksums have not been taken, in their order.
+    kept: Vec<(u64, Vec<u8>)>,
+    kept_bytes: usize,
     /// The span that is being appended to; not among the others.
     tail: Option<Span>,
     dirty: bool,
@@ -39,13 +45,30 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// A write whose neighbours will be rewritten on their own, like a page.
     pub(crate) fn wrote(&mut self, at: u64, bytes: &[u8]) {
-        self.settle_tail();
+        self.settle();
         self.insert(Span { at, length: bytes.len() as u64, sum: crc32c::crc32c(bytes) });
+    }
+
+    /// The same, of bytes that nobody else needs any more. Most syncs succeed, and then nothing was computed.
+    pub(crate) fn keep(&mut self, at: u64, bytes: Vec<u8>) {
+        self.settle_tail();
+        self.dirty = true;
+        self.kept_bytes += bytes.len();
+        self.kept.push((at, bytes));
+        if self.kept_bytes > MOST_KEPT {
+            self.settle();
+        }
+    }
+
+    /// Something is about to be written.
+    pub(crate) fn soil(&mut self) {
+        self.dirty = true;
     }
 
     /// A write that mostly continues the one before, as those to a journal do.
     pub(crate) fn appended(&mut self, at: u64, bytes: &[u8]) {
         self.dirty = true;
+        self.settle_kept();
         if let Some(tail) = &mut self.tail {
             if tail.end() == at {
                 tail.sum = crc32c::crc32c_append(tail.sum, bytes);
@@ -55,6 +78,20 @@ impl Ledger {
         }
         self.settle_tail();
         self.tail = Some(Span { at, length: bytes.len() as u64, sum: crc32c::crc32c(bytes) });
+    }
+
+    fn settle(&mut self) {
+        self.settle_tail();
+        self.settle_kept();
+    }
+
+    fn settle_kept(&mut self) {
+        if self.kept_bytes > 0 {
+            self.kept_bytes = 0;
+            for (at, bytes) in std::mem::take(&mut self.kept) {
+                self.insert(Span { at, length: bytes.len() as u64, sum: crc32c::crc32c(&bytes) });
+            }
+        }
     }
 
     fn settle_tail(&mut self) {
@@ -89,12 +126,13 @@ impl Ledger {
     fn lose_track(&mut self) {
         self.spans = BTreeMap::new();
         self.tail = None;
+        (self.kept, self.kept_bytes) = (Vec::new(), 0);
         self.lost_track = true;
     }
 
     /// What lies beyond `size` is gone.
     pub(crate) fn truncated(&mut self, size: u64) {
-        self.settle_tail();
+        self.settle();
         self.dirty = true;
         self.cut = Some(size);
         self.spans.split_off(&size);
@@ -103,10 +141,11 @@ impl Ledger {
         }
     }
 
-    /// Everything is on disk.
-    pub(crate) fn synced(&mut self) {
-        if self.dirty {
-            *self = Ledger::default();
+    /// Everything is on disk: the bytes that were kept, whose memory may serve again.
+    pub(crate) fn synced(&mut self) -> Vec<(u64, Vec<u8>)> {
+        match self.dirty {
+            true => std::mem::take(self).kept,
+            false => Vec::new(),
         }
     }
 
@@ -115,14 +154,15 @@ impl Ledger {
     }
 
     /// How large the file is, if it was cut off.
-    pub(crate) fn size(&self) -> Option<u64> {
+    pub(crate) fn size(&mut self) -> Option<u64> {
+        self.settle_kept();
         let end = self.spans.last_key_value().map_or(0, |(_, last)| last.end());
         self.cut.map(|cut| cut.max(end).max(self.tail.map_or(0, |tail| tail.end())))
     }
 
     /// The spans in the order of the file, or `None` if track of them was lost.
     pub(crate) fn spans(&mut self) -> Option<Vec<Span>> {
-        self.settle_tail();
+        self.settle();
         (!self.lost_track).then(|| self.spans.values().copied().collect())
     }
 }
@@ -147,7 +187,7 @@ mod tests {
     fn a_page_written_twice_counts_as_it_was_written_last() {
         let mut ledger = ledger(&[(4, b"aaaa"), (0, b"bbbb"), (4, b"cccc")]);
         assert_eq!(ledger.spans(), Some(vec![span(0, b"bbbb"), span(4, b"cccc")]));
-        ledger.synced();
+        drop(ledger.synced());
         assert!(!ledger.is_dirty());
         assert_eq!(ledger.spans(), Some(vec![]));
     }
@@ -167,10 +207,43 @@ mod tests {
             let mut ledger = ledger(&[(0, b"aaaa"), (at, bytes)]);
             assert_eq!(ledger.spans(), None, "{at}");
             assert!(ledger.is_dirty());
-            ledger.synced();
+            drop(ledger.synced());
             ledger.wrote(0, b"a");
             assert!(ledger.spans().is_some());
         }
+    }
+
+    #[test]
+    fn bytes_that_are_kept_count_as_if_their_checksums_had_been_taken() {
+        let (mut ledger, mut kept) = (Ledger::default(), Ledger::default());
+        for (at, bytes, keep) in
+            [(0, &b"head"[..], false), (4, b"page", true), (8, b"more", true), (4, b"PAGE", true), (12, b"end", false)]
+        {
+            ledger.wrote(at, bytes);
+            if keep {
+                kept.keep(at, bytes.to_vec())
+            } else {
+                kept.appended(at, bytes)
+            }
+            assert!(kept.is_dirty());
+        }
+        assert_eq!(kept.spans(), ledger.spans());
+        kept.keep(15, b"x".to_vec());
+        kept.truncated(12);
+        assert_eq!((kept.spans().map(|spans| spans.len()), kept.size()), (Some(3), Some(12)));
+        assert_eq!(kept.synced().len(), 0, "their checksums were asked for");
+        assert!(!kept.is_dirty());
+    }
+
+    #[test]
+    fn no_more_than_a_limit_is_kept() {
+        let mut ledger = Ledger::default();
+        for at in 0..=MOST_KEPT as u64 / 65536 {
+            assert!(ledger.kept_bytes <= MOST_KEPT);
+            ledger.keep(at * 65536, vec![1; 65536]);
+        }
+        assert_eq!((ledger.kept_bytes, ledger.kept.len()), (0, 0));
+        assert_eq!(ledger.spans().map(|spans| spans.len()), Some(17));
     }
 
     #[test]

@@ -109,12 +109,14 @@ pub(super) fn low(epoch: u64) -> u32 {
     (epoch & u64::from(u32::MAX)) as u32
 }
 
+#[inline]
 fn put(out: &mut Vec<u8>, value: u32) {
-    out.extend(value.to_be_bytes());
+    out.extend_from_slice(&value.to_be_bytes());
 }
 
+#[inline]
 fn put64(out: &mut Vec<u8>, value: u64) {
-    out.extend(value.to_be_bytes());
+    out.extend_from_slice(&value.to_be_bytes());
 }
 
 fn put_witness(out: &mut Vec<u8>, witness: &Witness) {
@@ -142,8 +144,13 @@ fn put_pages(out: &mut Vec<u8>, pages: &Pages) {
         put(out, entry.page);
         let flags = [entry.old.is_some(), entry.new.is_some(), entry.journaled];
         put(out, flags.iter().enumerate().map(|(bit, set)| u32::from(*set) << bit).sum());
-        for sum in entry.old.into_iter().chain(entry.new).flatten() {
-            put(out, *sum);
+        for sums in [entry.old, entry.new].into_iter().flatten() {
+            let start = out.len();
+            out.resize(start + 4 * sums.len(), 0);
+            let (_, room) = out.split_at_mut(start);
+            for (room, sum) in room.chunks_exact_mut(4).zip(sums) {
+                room.copy_from_slice(&sum.to_be_bytes());
+            }
         }
     }
 }

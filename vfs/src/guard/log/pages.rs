@@ -41,6 +41,22 @@ impl Pages {
         Pages { sectors: sums::sectors(page_size), entries: Vec::new(), sums: Vec::new() }
     }
 
+    /// The same, with memory for so many.
+    pub(crate) fn with_room(page_size: u32, pages: usize) -> Pages {
+        let mut made = Pages::new(page_size);
+        made.entries.reserve(pages);
+        made.sums.reserve(2 * pages * made.sectors);
+        made
+    }
+
+    /// Adds a page of which the journal has the old image, and the sums of that are known.
+    pub(crate) fn push_journaled(&mut self, page: u32, old: Option<&[u32]>, new: &[u8]) {
+        let (at, old) = (self.sums.len(), old.filter(|old| old.len() == self.sectors));
+        self.sums.extend_from_slice(old.unwrap_or_default());
+        let new = self.push_image(Some(new));
+        self.entries.push(Slot { page, at, old: old.is_some(), new, journaled: true });
+    }
+
     /// Adds a page. Sums of another page size are left out.
     pub fn push(&mut self, entry: Entry<'_>) {
         let fits = |sums: Option<&[u32]>| sums.is_some_and(|sums| sums.len() == self.sectors);
