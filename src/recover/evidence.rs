@@ -165,13 +165,28 @@ pub(super) fn kept(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(kept)
 }
 
-/// Gives the copy at `copy` the name under which it is kept, unless the same is kept already. The name, and whether it was.
+/// Puts the copy on disk, and says its sum. It takes a while and needs nobody, so it can go on beside other work.
 ///
 /// # Errors
 /// Those of the files.
-pub(super) fn keep(path: &Path, copy: &Path) -> Result<(PathBuf, bool), Error> {
+pub(super) fn settle(copy: &Path) -> io::Result<u64> {
+    for ending in FILES {
+        match File::open(with_ending(copy, ending)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            file => file?.sync_all()?,
+        }
+    }
+    sum(copy)
+}
+
+/// Gives the copy at `copy`, which is settled, the name under which it is kept, unless the same is kept already. The name, and
+/// whether it was.
+///
+/// # Errors
+/// Those of the files.
+pub(super) fn keep(path: &Path, copy: &Path, settled: io::Result<u64>) -> Result<(PathBuf, bool), Error> {
     let failed = |error: io::Error| Error::of_file(path, "the damaged database cannot be kept", &error);
-    let sum = sum(copy).map_err(failed)?;
+    let sum = settled.map_err(failed)?;
     let ending = format!("-{sum:016x}");
     for kept in kept(path).map_err(failed)? {
         let named_so = kept.as_os_str().as_encoded_bytes().ends_with(ending.as_bytes());
