@@ -191,6 +191,8 @@ pub(super) fn keep(path: &Path, copy: &Path, settled: io::Result<u64>) -> Result
     for kept in kept(path).map_err(failed)? {
         let named_so = kept.as_os_str().as_encoded_bytes().ends_with(ending.as_bytes());
         if named_so && is_same(&kept, copy).map_err(failed)? {
+            // Who has kept it may have been killed before its name was on disk.
+            sync_directory(directory_of(path))?;
             return Ok((kept, true));
         }
     }
@@ -203,6 +205,10 @@ pub(super) fn keep(path: &Path, copy: &Path, settled: io::Result<u64>) -> Result
         let mode = std::fs::metadata(path).map_or(0o400, |found| found.mode() & 0o444);
         file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
+        if ending.is_empty() {
+            // A power cut may keep the later of two names and lose the earlier.
+            sync_directory(directory_of(path))?;
+        }
         std::fs::rename(&from, &to).map_err(failed)?;
     }
     sync_directory(directory_of(path))?;

@@ -154,6 +154,15 @@ impl Work {
         serde_json::from_slice::<Intent>(&text).ok().filter(|intent| intent.version == 1)
     }
 
+    /// Has what is in the directory last, and the directory itself.
+    ///
+    /// # Errors
+    /// Those of the filesystem.
+    pub(super) fn settle(&self) -> Result<(), Error> {
+        sync_directory(&self.directory)?;
+        sync_directory(directory_of(&self.directory))
+    }
+
     /// Writes down what is about to happen, so that it lasts.
     ///
     /// # Errors
@@ -167,7 +176,7 @@ impl Work {
             std::fs::rename(&draft, self.directory.join(INTENT))
         };
         write().map_err(|error| Error::of_file(&draft, "it cannot be written", &error))?;
-        sync_directory(&self.directory)
+        self.settle()
     }
 }
 
