@@ -219,10 +219,14 @@ pub(super) fn keep(path: &Path, copy: &Path, settled: io::Result<u64>) -> Result
 pub(super) fn thin_out(path: &Path, most: usize, newest: &Path) {
     let kept = kept(path).unwrap_or_default();
     let surplus = kept.len().saturating_sub(most);
-    for old in kept.iter().filter(|old| *old != newest).take(surplus) {
-        // The database first: without it nobody takes the rest for whole.
-        for ending in FILES {
+    let old: Vec<&PathBuf> = kept.iter().filter(|old| *old != newest).take(surplus).collect();
+    // The database first: without it nobody takes the rest for whole. What a power cut leaves of it, the next recovery removes.
+    for ending in FILES {
+        for old in &old {
             let _ = std::fs::remove_file(with_ending(old, ending));
+        }
+        if old.is_empty() || sync_directory(directory_of(path)).is_err() {
+            return;
         }
     }
 }

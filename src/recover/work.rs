@@ -137,10 +137,11 @@ impl Work {
     /// Those of the filesystem.
     pub(super) fn clear(&self) -> Result<(), Error> {
         let failed = |error: io::Error| Error::of_file(&self.directory, "it cannot be emptied", &error);
-        // First of all what gives meaning to the rest.
+        // First of all what gives meaning to the rest, and for good: without the rest it would say that all is done.
         match std::fs::remove_file(self.directory.join(INTENT)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+            Ok(()) => sync_directory(&self.directory)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
         }
         for entry in std::fs::read_dir(&self.directory).map_err(failed)?.flatten() {
             std::fs::remove_file(entry.path()).map_err(failed)?;

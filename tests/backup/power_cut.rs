@@ -3,7 +3,7 @@
 use hardened_sqlite::restore;
 use support::require;
 use support::strace::{self, mark};
-use support::unsynced::{Extent, Recording, State, after_each_kill, record};
+use support::unsynced::{Extent, State, after_each_kill, record};
 
 use super::*;
 
@@ -146,9 +146,10 @@ fn without_its_syncs_a_backup_or_a_restore_loses_something_to_a_power_cut() {
     let extent = Extent::of_environment().until_one_is_wrong();
     let backup = record(TASK, "before", with_backups, None);
     let restore = record(TASK, "restore", with_a_log, None);
-    let restored = |state: &State<'_>| the_old_or_the_new_is_there(state, 15);
-    let judges: [(&Recording, &dyn Fn(&State<'_>)); 2] = [(&backup, &backups_are_kept), (&restore, &restored)];
-    for (recording, judge) in judges {
+    for (recording, is_backup) in [(backup, true), (restore, false)] {
+        let judge = |state: &State<'_>| {
+            if is_backup { backups_are_kept(state) } else { the_old_or_the_new_is_there(state, 15) }
+        };
         let is_wrong = |is_lost: &dyn Fn(usize, usize) -> bool| {
             !recording.without_syncs(is_lost).judge(extent, judge).wrong.is_empty()
         };

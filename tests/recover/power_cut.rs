@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use hardened_sqlite::recover;
+use hardened_sqlite::{Recover, recover};
 use support::require;
 use support::strace::{self, mark};
 use support::unsynced::{Extent, State, after_each_kill, record};
@@ -14,9 +14,19 @@ const TASK: &str = "power_cut::the_task_of_a_process_that_is_recorded";
 
 #[test]
 fn the_task_of_a_process_that_is_recorded() {
-    let Some((_, home)) = strace::task() else { return };
-    recover(home.join("app.db")).unwrap();
+    let Some((what, home)) = strace::task() else { return };
+    let recover = if what == "keep-one" { Recover::new().keep_corrupt(1) } else { Recover::new() };
+    recover.run(home.join("app.db")).unwrap();
     mark("recovered");
+}
+
+/// What was kept of an earlier damage.
+const EARLIER: &str = "app.db.corrupt-20250101T000000Z-0123456789abcdef";
+
+fn with_an_earlier_one(home: &Path) {
+    prepare(home);
+    std::fs::write(home.join(EARLIER), "an earlier one").unwrap();
+    std::fs::write(home.join(format!("{EARLIER}-wal")), "and its log").unwrap();
 }
 
 /// A power cut changes neither the number of a file nor its times, but the file of a state is another one.
@@ -37,12 +47,14 @@ fn is_the_file_that_was_seen(state: &State<'_>) {
 fn is_all_there(home: &Path, before: &BTreeMap<String, Vec<u8>>) {
     let now = files(home);
     assert_eq!(now["app.db.bak"], before["app.db.bak"]);
-    let is_old = |name: &str| {
-        now.get(name) == Some(&before["app.db"]) && now.get(&format!("{name}-wal")) == Some(&before["app.db-wal"])
+    let is_there = |name: &str, was: &str| {
+        now.get(name) == before.get(was) && now.get(&format!("{name}-wal")) == before.get(&format!("{was}-wal"))
     };
-    let mut kept = now.keys().filter(|name| name.contains(".corrupt-") && !name.ends_with("-wal")).peekable();
-    assert!(kept.peek().is_some() || is_old("app.db"), "{:?}", now.keys());
-    kept.for_each(|name| assert!(is_old(name), "{name} is not whole: {:?}", now.keys()));
+    assert!(!now.contains_key(EARLIER) || is_there(EARLIER, EARLIER), "{EARLIER} is not whole: {:?}", now.keys());
+    let is_kept = |name: &&String| name.contains(".corrupt-") && !name.starts_with(EARLIER) && !name.ends_with("-wal");
+    let mut kept = now.keys().filter(is_kept).peekable();
+    assert!(kept.peek().is_some() || is_there("app.db", "app.db"), "{:?}", now.keys());
+    kept.for_each(|name| assert!(is_there(name, "app.db"), "{name} is not whole: {:?}", now.keys()));
 }
 
 fn nothing_is_lost(state: &State<'_>) {
@@ -66,7 +78,10 @@ fn a_power_cut_at_any_moment_of_a_recovery_loses_nothing_and_the_next_one_goes_o
     if !require::program("strace") {
         return;
     }
-    record(TASK, "recover", prepare, None).judge(Extent::of_environment(), nothing_is_lost).is_good("recover");
+    let extent = Extent::of_environment();
+    record(TASK, "recover", prepare, None).judge(extent, nothing_is_lost).is_good("recover");
+    let keep_one = record(TASK, "keep-one", with_an_earlier_one, None);
+    keep_one.judge(extent.at_most(100), nothing_is_lost).is_good("recover, and keep one");
 }
 
 #[test]
