@@ -157,7 +157,13 @@ impl Recover {
             recovery.took = began.elapsed();
             return Ok(recovery);
         }
-        recovery.outcome = self.save(&work, &recovery.path, &health, pace)?;
+        let settled;
+        (recovery.outcome, settled) = std::thread::scope(|scope| {
+            let settled = scope.spawn(|| evidence::settle(&work.copy()));
+            let outcome = self.save(&work, &recovery.path, &health, pace);
+            let settled = settled.join().unwrap_or_else(|_| Err(std::io::Error::other("it could not be read")));
+            outcome.map(|outcome| (outcome, settled))
+        })?;
         if health.checksums && matches!(recovery.outcome, Outcome::Salvaged(_)) {
             let again = format!("hardened checksum on {}", recovery.path.display());
             recovery
@@ -169,7 +175,7 @@ impl Recover {
         take_after(&work, &path)?;
         // Who has opened it since waits for a lock, and would write to a file without a name afterwards.
         is_unused(&path, &main)?;
-        let (kept, before) = evidence::keep(&path, &work.copy())?;
+        let (kept, before) = evidence::keep(&path, &work.copy(), settled)?;
         (recovery.kept, recovery.kept_before, recovery.took) = (Some(kept.clone()), before, began.elapsed());
         let recovery = publish(&mut work, &path, recovery)?;
         if let Some(most) = self.keep_corrupt {

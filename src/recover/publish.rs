@@ -80,6 +80,8 @@ pub(super) enum Left {
 /// As [`publish`].
 pub(super) fn resume(work: &mut Work, path: &Path) -> Result<Left, Error> {
     let Some(intent) = work.unfinished() else { return Ok(Left::Nothing) };
+    // It may have been killed before that, whatever it has renamed.
+    work.settle()?;
     if !work.new_database().exists() {
         return Ok(Left::Done(intent.recovery));
     }

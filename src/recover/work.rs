@@ -137,10 +137,11 @@ impl Work {
     /// Those of the filesystem.
     pub(super) fn clear(&self) -> Result<(), Error> {
         let failed = |error: io::Error| Error::of_file(&self.directory, "it cannot be emptied", &error);
-        // First of all what gives meaning to the rest.
+        // First of all what gives meaning to the rest, and for good: without the rest it would say that all is done.
         match std::fs::remove_file(self.directory.join(INTENT)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+            Ok(()) => sync_directory(&self.directory)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
         }
         for entry in std::fs::read_dir(&self.directory).map_err(failed)?.flatten() {
             std::fs::remove_file(entry.path()).map_err(failed)?;
@@ -152,6 +153,15 @@ impl Work {
     pub(super) fn unfinished(&self) -> Option<Intent> {
         let text = std::fs::read(self.directory.join(INTENT)).ok()?;
         serde_json::from_slice::<Intent>(&text).ok().filter(|intent| intent.version == 1)
+    }
+
+    /// Has what is in the directory last, and the directory itself.
+    ///
+    /// # Errors
+    /// Those of the filesystem.
+    pub(super) fn settle(&self) -> Result<(), Error> {
+        sync_directory(&self.directory)?;
+        sync_directory(directory_of(&self.directory))
     }
 
     /// Writes down what is about to happen, so that it lasts.
@@ -167,7 +177,7 @@ impl Work {
             std::fs::rename(&draft, self.directory.join(INTENT))
         };
         write().map_err(|error| Error::of_file(&draft, "it cannot be written", &error))?;
-        sync_directory(&self.directory)
+        self.settle()
     }
 }
 

@@ -16,7 +16,7 @@ fn the_task_of_a_process_that_is_interrupted() {
 }
 
 /// A damaged database with a log, and a backup.
-fn prepare(home: &Path) {
+pub(super) fn prepare(home: &Path) {
     let path = home.join("app.db");
     make(&path);
     std::fs::copy(&path, home.join("app.db.bak")).unwrap();
@@ -51,7 +51,7 @@ fn is_all_there(home: &Path, before: &BTreeMap<String, Vec<u8>>, when: &str) {
     assert!(is_kept || is_old("app.db", "app.db-wal"), "{when}: {:?}", now.keys());
 }
 
-fn is_recovered(home: &Path, when: &str) {
+pub(super) fn is_recovered(home: &Path, when: &str) {
     let connection = stock(&home.join("app.db"));
     assert_eq!(text(&connection, "PRAGMA integrity_check"), "ok", "{when}");
     assert_eq!(text(&connection, "SELECT x FROM t WHERE id = 1001"), "in the log", "{when}");

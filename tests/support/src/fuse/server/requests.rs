@@ -168,7 +168,9 @@ impl Filesystem for Server {
 
     fn symlink(&self, request: &Request, dir: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (key, target, by) = (name.to_owned(), target.to_owned(), caller(request));
-        self.serve(request, Op::Symlink, Subject::Name(key.clone()), reply, move |fs, _| fs.symlink(dir.0, &key, &target, by));
+        self.serve(request, Op::Symlink, Subject::Name(key.clone()), reply, move |fs, _| {
+            fs.symlink(dir.0, &key, &target, by)
+        });
     }
 
     fn link(&self, request: &Request, inode: INodeNo, dir: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -223,7 +225,9 @@ impl Filesystem for Server {
 
     fn access(&self, request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let by = caller(request);
-        self.serve(request, Op::Access, Subject::Node(inode.0), reply, move |fs, _| fs.access(inode.0, mask.bits(), by));
+        self.serve(request, Op::Access, Subject::Node(inode.0), reply, move |fs, _| {
+            fs.access(inode.0, mask.bits(), by)
+        });
     }
 
     on_node! { open, Open, (flags: OpenFlags) -> ReplyOpen, |fs, node| {
@@ -248,7 +252,9 @@ impl Filesystem for Server {
         reply: ReplyWrite,
     ) {
         let data = data.to_vec();
-        self.serve(request, Op::Write, Subject::Node(inode.0), reply, move |fs, fault| fs.write(fh.0, offset, &data, fault));
+        self.serve(request, Op::Write, Subject::Node(inode.0), reply, move |fs, fault| {
+            fs.write(fh.0, offset, &data, fault)
+        });
     }
 
     on_node! { flush, Flush, (_fh: FileHandle, owner: LockOwner) -> ReplyEmpty, |fs, node| {
