@@ -9,6 +9,7 @@
 
 use std::fs::{File, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -40,6 +41,10 @@ impl JournalFile {
         let mut options = File::options();
         let file =
             options.read(true).write(true).create(true).truncate(false).mode(mode).custom_flags(flags).open(path)?;
+        if file.as_raw_fd() <= libc::STDERR_FILENO {
+            // Whatever the process prints would go into it.
+            return Err(io::ErrorKind::Other.into());
+        }
         // The answer to open() has told it.
         let known = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let found = rustix::fs::statx(&file, c"", known, StatxFlags::BASIC_STATS)?;

@@ -47,7 +47,10 @@ impl KnownSize {
 
     /// This connection has written there.
     pub(crate) fn wrote(&mut self, at: u64, bytes: &[u8]) {
-        let Some((header, size)) = &mut self.known else { return };
+        let Some((header, size)) = &mut self.known else {
+            self.seen = None;
+            return;
+        };
         *size = (*size).max(at + bytes.len() as u64);
         let from = AT.checked_sub(at).and_then(|from| usize::try_from(from).ok());
         let range = from.and_then(|from| bytes.get(from..from.checked_add(HEADER)?));
@@ -129,6 +132,16 @@ mod tests {
             size.saw(&page(1)[24..40]);
             assert_eq!(size.size(), None, "{at} {length}");
         }
+    }
+
+    #[test]
+    fn a_write_before_the_size_was_told_leaves_it_unknown() {
+        let mut size = KnownSize::default();
+        size.saw(&page(1)[24..40]);
+        size.wrote(0, &page(2));
+        size.told(1024);
+        size.saw(&page(1)[24..40]);
+        assert_eq!(size.size(), None);
     }
 
     #[test]

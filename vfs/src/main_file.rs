@@ -126,7 +126,7 @@ impl MainFile {
             CombineChoice::Auto => verdict.class != Class::Local,
             CombineChoice::On => true,
             CombineChoice::Off => false,
-        };
+        } && !off;
         let (policy, notes) = (Mutex::new(policy), Mutex::default());
         let (journals, atomic_batch) = (AtomicU32::new(0), AtomicBool::new(false));
         MainFile {
@@ -200,9 +200,16 @@ impl MainFile {
         lock(&self.in_flight)
     }
 
-    /// How large the database is, as far as this connection knows; `None` where asking is cheap.
+    /// How large the database is, as far as this connection knows; `None` where asking is cheap, and in WAL mode, where a
+    /// checkpoint makes the file larger before it changes the header.
     pub(crate) fn known_size(&self) -> Option<MutexGuard<'_, KnownSize>> {
-        (self.combines && self.native).then(|| lock(&self.known_size))
+        let in_wal_mode = || self.files[Role::Wal as usize].load(Ordering::Relaxed) != 0;
+        (self.combines && self.native && !in_wal_mode()).then(|| lock(&self.known_size))
+    }
+
+    /// Nothing is known of the size any more.
+    pub(crate) fn forget_size(&self) {
+        lock(&self.known_size).forget();
     }
 
     /// Whether the guard's record is kept with as few requests as it takes to know what is in flight.

@@ -167,10 +167,7 @@ pub(crate) unsafe fn truncate(main: &MainFile, role: Role, file: &BaseFile, size
                 None => rollback::before_a_cut(&files, flight),
             }
         }
-        Role::Journal if to == 0 => {
-            flight.journal.run.clear();
-            rollback::before_the_end(&files, flight)
-        }
+        Role::Journal if to == 0 => rollback::before_the_end(&files, flight),
         Role::Wal if main.blocked.load(Ordering::Relaxed) => ffi::SQLITE_IOERR_DATA,
         Role::Wal if to == 0 => checkpoint::before_the_end(&files, flight),
         // SQLite cuts a log that has become too long after it has begun it anew.
@@ -182,6 +179,9 @@ pub(crate) unsafe fn truncate(main: &MainFile, role: Role, file: &BaseFile, size
     };
     if first != ffi::SQLITE_OK {
         return Some(first);
+    }
+    if role == Role::Journal {
+        flight.journal.run.cut(to);
     }
     let mut code = file.truncate(size);
     match role {
@@ -437,6 +437,7 @@ pub(crate) fn opened(main: &MainFile, role: Role, created: bool) {
     match role {
         Role::Journal => flight.journal = crate::in_flight::Journal { unnamed: created, ..Default::default() },
         Role::Wal => {
+            main.forget_size();
             flight.wal = crate::in_flight::Wal { unnamed: created, ..Default::default() };
             if main.native {
                 main.generation.opened(crate::generation::Which::Wal, &main.path);
