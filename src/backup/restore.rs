@@ -103,7 +103,7 @@ fn make(backup: &Path, named: &Path, pace: &mut Pace<'_, '_>) -> Result<RestoreR
     Ok(RestoreReport { path, kept, method, health })
 }
 
-/// How long a process is waited for that may only be a copy of this one, about to become another program.
+/// How long a process is waited for, or a lock of its, that may only be a copy of this one, about to become another program.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Whether nobody has the database open, also a connection in rollback mode that is idle, which has no locks.
@@ -150,8 +150,12 @@ impl Old {
             return Ok(if BELONGING.iter().any(&is_beside) { Old::AsItIs } else { Old::Nothing });
         }
         if let Ok(file) = Beside::open(path) {
-            if file.is_locked().unwrap_or(false) {
-                return Err(busy(path, "somebody has a lock on it".to_owned()));
+            let began = Instant::now();
+            while file.is_locked().unwrap_or(false) {
+                if began.elapsed() > PATIENCE {
+                    return Err(busy(path, "somebody has a lock on it".to_owned()));
+                }
+                std::thread::sleep(Duration::from_millis(10));
             }
         }
         if ["-wal", "-journal"].iter().any(is_beside) || is_database(path).ok() != Some(true) {

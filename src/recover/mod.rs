@@ -234,7 +234,14 @@ impl Recover {
 /// Opens the database and keeps everybody else out.
 fn alone(path: &Path) -> Result<Beside, Error> {
     let failed = |error: std::io::Error| Error::of_file(path, "it cannot be opened", &error);
-    let main = match Beside::alone(path) {
+    let deadline = Instant::now() + PATIENCE;
+    let taken = loop {
+        match Beside::alone(path) {
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            taken => break taken,
+        }
+    };
+    let main = match taken {
         Ok(Some(main)) => main,
         Ok(None) => return Err(in_use(path, "somebody has a lock on it")),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
@@ -247,7 +254,7 @@ fn alone(path: &Path) -> Result<Beside, Error> {
     Ok(main)
 }
 
-/// How long a process may have it open that another thread has forked and that has not come to exec(2).
+/// How long a process may have it open, or a lock on it, that another thread has forked and that has not come to exec(2).
 const PATIENCE: Duration = Duration::from_millis(300);
 
 fn is_unused(path: &Path, main: &Beside) -> Result<(), Error> {
