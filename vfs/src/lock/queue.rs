@@ -1,0 +1,447 @@
+//! Turns of those who wait for a database on a mount where each request is a round trip.
+//!
+//! There a commit takes long, the writer that has committed asks again within microseconds, and SQLite's busy handler asks
+//! every 100 ms: who waits would wait for ever. So who is refused twice takes a ticket, which is an exclusive lock on a byte
+//! of its own far behind any database, in the order of coming; and a writer that has had its share of the time and finds a ticket
+//! stands back: it holds the byte [`ASIDE`] and begins no transaction until somebody else has begun one, or for a bounded
+//! time. Whoever sleeps in SQLite's busy handler watches that byte ([`Watch`]).
+//!
+//! Invariants: no lock of SQLite's own depends on these bytes, so a mistake here costs time and nothing else. Who has a ticket
+//! never stands back, so nobody waits for somebody who waits for him. A ticket for which somebody has stood back in vain is
+//! passed over for [`FORGET`]; who still tries renews his in time. The kernel drops the ticket of a process that dies.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use libsqlite3_sys as ffi;
+
+use super::watch::{Watch, pace};
+use super::{BOTH, Bytes, PENDING, Range};
+
+/// Larger than a database can be: on some servers a lock keeps others from writing.
+const FAR: i64 = 1 << 52;
+/// Held by a writer that stands back.
+pub(super) const ASIDE: Range = Range { start: FAR, length: 1 };
+/// Tickets, each of which has some bytes for those who renew it.
+pub(super) const TICKETS: Range = Range { start: FAR + 16, length: 1 << 46 };
+const BYTES: i64 = 16;
+const END: i64 = TICKETS.start + TICKETS.length;
+/// PENDING and tickets, and all between.
+const ANYBODY: Range = Range { start: PENDING.start, length: END - PENDING.start };
+
+/// How long the last one in the queue waits for those before him, about: less than a busy timeout of a second.
+const ROUND: Duration = Duration::from_millis(400);
+const LONGEST: Duration = Duration::from_millis(300);
+const SHORTEST: Duration = Duration::from_millis(100);
+/// As long as SQLite's busy handler sleeps at most: a pause as long lets others in by itself.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a ticket is passed over whose holder did not come.
+const FORGET: Duration = Duration::from_secs(5);
+/// How old a ticket of somebody who still tries becomes.
+const RENEWED: Duration = Duration::from_millis(300);
+/// Who lets more time pass before he tries again does not wait.
+const GIVEN_UP: Duration = Duration::from_millis(400);
+/// More than this are not counted.
+const MANY: usize = 8;
+
+/// One connection, as one that waits and as one that writes.
+#[derive(Debug)]
+pub(super) struct Queue {
+    watch: Arc<Watch>,
+    ticket: Cell<Option<i64>>,
+    refusals: Cell<u32>,
+    refused: Cell<Option<Instant>>,
+    /// When the ticket was taken or renewed.
+    renewed: Cell<Option<Instant>>,
+    /// The filesystem knows no bytes so far behind the file.
+    off: Cell<bool>,
+    /// Its last transaction only read: so SHARED is all it waits for.
+    reads: Cell<bool>,
+    /// RESERVED was asked for in this transaction, and had.
+    asked: Cell<bool>,
+    wrote: Cell<bool>,
+    /// When this transaction began.
+    entered: Cell<Option<Instant>>,
+    /// When its turn as a writer began.
+    began: Cell<Option<Instant>>,
+    /// How long that may last, once others have been counted.
+    share: Cell<Option<Duration>>,
+    /// When its last transaction that wrote ended, and how long that took.
+    ended: Cell<Option<Instant>>,
+    lasted: Cell<Duration>,
+    /// The ticket of somebody who did not come, and when that was.
+    stale: Cell<Option<(i64, Instant)>>,
+}
+
+const fn one(at: i64) -> Range {
+    Range { start: at, length: 1 }
+}
+
+const fn from(at: i64) -> Range {
+    Range { start: at, length: END - at }
+}
+
+impl Queue {
+    pub(super) fn new(bytes: &impl Bytes) -> Queue {
+        Queue {
+            watch: Arc::new(Watch::new(bytes.descriptor())),
+            ticket: Cell::default(),
+            refusals: Cell::default(),
+            refused: Cell::default(),
+            renewed: Cell::default(),
+            off: Cell::default(),
+            reads: Cell::new(true),
+            asked: Cell::default(),
+            wrote: Cell::default(),
+            entered: Cell::default(),
+            began: Cell::default(),
+            share: Cell::default(),
+            ended: Cell::default(),
+            lasted: Cell::default(),
+            stale: Cell::default(),
+        }
+    }
+
+    /// Before SHARED: whether no writer keeps readers out. One question, which tells also whether anybody waits.
+    pub(super) fn pass(&self, bytes: &impl Bytes) -> io::Result<bool> {
+        if self.refused.get().is_some_and(|refused| refused.elapsed() > GIVEN_UP) {
+            self.served(bytes);
+        }
+        if !self.off.get() {
+            match bytes.exclusive(ANYBODY) {
+                Ok(None) => return Ok(true),
+                Ok(Some(found)) if found == PENDING.start => return Ok(false),
+                // What goes wrong here is no reason not to go on.
+                Ok(Some(found)) if found >= TICKETS.start && self.ticket.get().is_none() => {
+                    let _ = self.give_way(bytes);
+                }
+                Ok(Some(_)) => {}
+                Err(_) => {
+                    let free = bytes.exclusive(PENDING)?.is_none();
+                    self.off.set(true);
+                    return Ok(free);
+                }
+            }
+        }
+        // Of all that is there the answer named one.
+        Ok(bytes.exclusive(PENDING)?.is_none())
+    }
+
+    /// After xLock.
+    pub(super) fn tried(&self, bytes: &impl Bytes, wanted: i32, code: i32) {
+        self.asked.set(self.asked.get() || wanted == ffi::SQLITE_LOCK_RESERVED);
+        match (wanted, code) {
+            (ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_OK) => {
+                self.entered.set(Some(Instant::now()));
+                if self.reads.get() {
+                    self.served(bytes);
+                }
+            }
+            (ffi::SQLITE_LOCK_RESERVED, ffi::SQLITE_OK) => {
+                self.served(bytes);
+                self.wrote.set(true);
+                let entered = self.entered.get().unwrap_or_else(Instant::now);
+                if self.began.get().is_none() || self.ended.get().is_none_or(|ended| entered - ended >= PAUSE) {
+                    self.began.set(Some(entered));
+                    self.share.set(None);
+                }
+            }
+            (ffi::SQLITE_LOCK_EXCLUSIVE, ffi::SQLITE_OK) => self.watch.had(),
+            // PENDING is ours: only readers are in the way, and no new ones come.
+            (ffi::SQLITE_LOCK_EXCLUSIVE, ffi::SQLITE_BUSY) => self.watch.for_readers(),
+            (_, ffi::SQLITE_BUSY) => self.turned_away(bytes),
+            _ => {}
+        }
+    }
+
+    /// After xUnlock to NONE.
+    pub(super) fn left(&self, bytes: &impl Bytes) {
+        let (asked, wrote) = (self.asked.take(), self.wrote.take());
+        self.reads.set(!asked);
+        if wrote {
+            let now = Instant::now();
+            self.ended.set(Some(now));
+            self.lasted.set(self.entered.get().map_or(Duration::ZERO, |entered| now - entered));
+        }
+        // Who was refused RESERVED has not had its turn.
+        if wrote || !asked {
+            self.served(bytes);
+        }
+    }
+
+    /// Nobody watches the handle from here on.
+    pub(super) fn close(&self) {
+        self.watch.close();
+    }
+
+    fn served(&self, bytes: &impl Bytes) {
+        self.refusals.set(0);
+        self.refused.set(None);
+        if let Some(ticket) = self.ticket.take() {
+            self.watch.had();
+            let _ = bytes.release(one(ticket));
+        }
+    }
+
+    fn turned_away(&self, bytes: &impl Bytes) {
+        if self.off.get() {
+            return;
+        }
+        let now = Instant::now();
+        self.refused.set(Some(now));
+        self.refusals.set(self.refusals.get().saturating_add(1));
+        match self.ticket.get() {
+            None if self.refusals.get() > 1 => {
+                self.ticket.set(enqueue(bytes).unwrap_or(None));
+                self.renewed.set(Some(now));
+            }
+            Some(ticket) if self.renewed.get().is_none_or(|renewed| now - renewed >= RENEWED) => {
+                let next = ticket + 1;
+                if (next - TICKETS.start) % BYTES != 0 && matches!(bytes.take(one(next), true), Ok(true)) {
+                    let _ = bytes.release(one(ticket));
+                    self.ticket.set(Some(next));
+                    self.renewed.set(Some(now));
+                }
+            }
+            _ => {}
+        }
+        if let Some(ticket) = self.ticket.get() {
+            self.watch.for_turn(ticket, self.reads.get() && !self.asked.get());
+        }
+    }
+
+    /// Stands back if it has had its share of the time and somebody waits.
+    fn give_way(&self, bytes: &impl Bytes) -> io::Result<()> {
+        let (Some(ended), Some(began)) = (self.ended.get(), self.began.get()) else { return Ok(()) };
+        let had = began.elapsed();
+        if ended.elapsed() >= PAUSE || had < self.share.get().unwrap_or(SHORTEST) {
+            return Ok(());
+        }
+        let passed_over = self.stale.get().filter(|(_, when)| when.elapsed() < FORGET).map(|(ticket, _)| ticket);
+        let waiting = tickets(bytes, from(passed_over.map_or(TICKETS.start, |ticket| ticket + 1)))?;
+        let Some(first) = waiting.iter().min() else { return Ok(()) };
+        let share = (ROUND / u32::try_from(waiting.len()).unwrap_or(1)).clamp(SHORTEST, LONGEST);
+        self.share.set(Some(share));
+        if had < share || !bytes.take(ASIDE, false)? {
+            return Ok(());
+        }
+        let came = self.wait_for_others(bytes, *first);
+        bytes.release(ASIDE)?;
+        self.began.set(None);
+        self.stale.set(if came? { None } else { Some((*first, Instant::now())) });
+        Ok(())
+    }
+
+    /// Until another writer is at work or nobody waits any more, or the time is up; whether anybody came.
+    fn wait_for_others(&self, bytes: &impl Bytes, first: i64) -> io::Result<bool> {
+        // Somebody whose VFS does not watch sleeps so long, and then has to read before it asks for RESERVED.
+        let until = Instant::now() + PAUSE + PAUSE / 5 + self.lasted.get();
+        let mut came = false;
+        let mut step = pace(Duration::ZERO);
+        while Instant::now() < until {
+            std::thread::sleep(step);
+            let asked = Instant::now();
+            if bytes.exclusive(BOTH)?.is_some() || bytes.exclusive(from(first))?.is_none() {
+                return Ok(true);
+            }
+            came = came || bytes.exclusive(one(first))?.is_none();
+            step = pace(asked.elapsed());
+        }
+        Ok(came)
+    }
+}
+
+/// A ticket behind all others; none if there is none to be had. By the clock, so that a later one is the higher one also after
+/// all have been given back; clocks of several hosts need not agree.
+fn enqueue(bytes: &impl Bytes) -> io::Result<Option<i64>> {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let mut at = TICKETS.start + i64::try_from(clock).unwrap_or(0) % (TICKETS.length / BYTES / 2) * BYTES;
+    for _ in 0..MANY {
+        match bytes.exclusive(from(at))? {
+            // One that lies across is not ours to understand.
+            Some(found) if (at..END - BYTES).contains(&found) => at += ((found - at) / BYTES + 1) * BYTES,
+            Some(_) => return Ok(None),
+            None if bytes.take(one(at), true)? => return Ok(Some(at)),
+            None => at += BYTES,
+        }
+    }
+    Ok(None)
+}
+
+/// The tickets of others in a range, in no order.
+fn tickets(bytes: &impl Bytes, range: Range) -> io::Result<Vec<i64>> {
+    let (mut found, mut ranges) = (Vec::new(), vec![range]);
+    while let Some(range) = ranges.pop() {
+        if range.length <= 0 || found.len() >= MANY {
+            continue;
+        }
+        let end = range.start + range.length;
+        if let Some(ticket) = bytes.exclusive(range)?.filter(|ticket| (range.start..end).contains(ticket)) {
+            found.push(ticket);
+            ranges.push(Range { start: range.start, length: ticket - range.start });
+            ranges.push(Range { start: ticket + 1, length: end - ticket - 1 });
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::ofd::Handle;
+    use super::super::watch::sleep;
+    use super::super::{Locks, Upgrade};
+    use super::*;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const OK: i32 = ffi::SQLITE_OK;
+    const BUSY: i32 = ffi::SQLITE_BUSY;
+    const NONE: i32 = ffi::SQLITE_LOCK_NONE;
+    const SHARED: i32 = ffi::SQLITE_LOCK_SHARED;
+    const RESERVED: i32 = ffi::SQLITE_LOCK_RESERVED;
+    const EXCLUSIVE: i32 = ffi::SQLITE_LOCK_EXCLUSIVE;
+
+    type Connection = Locks<Handle>;
+
+    fn open(path: &Path) -> Connection {
+        Locks::new(Handle::open(path, false).unwrap(), Upgrade::Atomic).in_turns()
+    }
+
+    /// As SQLite begins to write: without RESERVED it keeps nothing.
+    fn begin(file: &Connection) -> i32 {
+        let code = match file.lock(SHARED) {
+            OK => file.lock(RESERVED),
+            code => code,
+        };
+        if code != OK {
+            file.unlock(NONE);
+        }
+        code
+    }
+
+    fn ticket(file: &Connection) -> Option<i64> {
+        file.queue.as_ref().unwrap().ticket.get()
+    }
+
+    fn nap(microseconds: i32) -> i32 {
+        std::thread::sleep(Duration::from_micros(microseconds.unsigned_abs().into()));
+        microseconds
+    }
+
+    /// A file, and a handle that is no connection's.
+    fn database() -> (tempfile::NamedTempFile, Handle) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let other = Handle::open(file.path(), false).unwrap();
+        (file, other)
+    }
+
+    #[test]
+    fn who_is_refused_twice_takes_a_ticket_behind_those_that_wait_and_gives_it_back_after_his_turn() {
+        let (database, other) = database();
+        let [writer, a, b, c] = [(); 4].map(|()| open(database.path()));
+        assert_eq!(begin(&writer), OK);
+        for file in [&a, &b, &c] {
+            assert_eq!((begin(file), ticket(file)), (BUSY, None), "once may be chance");
+            assert_eq!(begin(file), BUSY);
+        }
+        let [first, second, third] = [&a, &b, &c].map(|file| ticket(file).unwrap());
+        assert!(first < second && second < third, "{first} {second} {third}");
+        assert_eq!(tickets(&other, TICKETS).unwrap().len(), 3);
+        writer.unlock(NONE);
+        assert_eq!((begin(&b), ticket(&b)), (OK, None), "a ticket is no duty to wait");
+        assert_eq!(b.lock(EXCLUSIVE), OK);
+        b.unlock(NONE);
+        assert_eq!((a.lock(SHARED), ticket(&a)), (OK, Some(first)), "a writer waits for RESERVED");
+        a.unlock(NONE);
+        assert_eq!(ticket(&a), None, "but not after it has only read");
+        drop(c);
+        assert!(tickets(&other, TICKETS).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_reader_has_its_turn_with_shared() {
+        let (database, _) = database();
+        let [writer, reader] = [(); 2].map(|()| open(database.path()));
+        assert_eq!((begin(&writer), writer.lock(EXCLUSIVE)), (OK, OK));
+        assert_eq!([reader.lock(SHARED), reader.lock(SHARED)], [BUSY, BUSY]);
+        assert!(ticket(&reader).is_some());
+        writer.unlock(NONE);
+        assert_eq!((reader.lock(SHARED), ticket(&reader)), (OK, None));
+    }
+
+    #[test]
+    fn a_writer_that_comes_again_at_once_stands_back_for_one_that_waits() {
+        let (database, _) = database();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let busy = scope.spawn(|| {
+                let file = open(database.path());
+                let mut commits = 0_u32;
+                while !done.load(Ordering::Relaxed) {
+                    if begin(&file) == OK {
+                        nap(5_000);
+                        assert_eq!(file.lock(EXCLUSIVE), OK);
+                        commits += 1;
+                    }
+                    file.unlock(NONE);
+                }
+                commits
+            });
+            let waiter = open(database.path());
+            // Where nobody stands back, a sleep of an hour ends after an hour.
+            while begin(&waiter) != OK {
+                sleep(if ticket(&waiter).is_some() { i32::MAX } else { 1_000 }, nap);
+            }
+            waiter.unlock(NONE);
+            done.store(true, Ordering::Relaxed);
+            busy.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_writer_stands_back_once_for_a_ticket_whose_holder_does_not_come() {
+        let (database, other) = database();
+        let file = open(database.path());
+        let write_while = |go_on: &dyn Fn() -> bool| {
+            while go_on() {
+                assert_eq!((begin(&file), file.lock(EXCLUSIVE)), (OK, OK));
+                file.unlock(NONE);
+            }
+        };
+        let mine = TICKETS.start + 7 * BYTES;
+        let stale = || file.queue.as_ref().unwrap().stale.get();
+        assert!(other.take(one(mine), true).unwrap());
+        write_while(&|| stale().is_none());
+        let (ticket, marked) = stale().unwrap();
+        assert_eq!(ticket, mine);
+        write_while(&|| marked.elapsed() < 3 * LONGEST);
+        assert_eq!(stale(), Some((mine, marked)), "not again");
+        // Renewed, it is somebody who still tries.
+        assert!(other.take(one(mine + 1), true).unwrap());
+        other.release(one(mine)).unwrap();
+        write_while(&|| stale() == Some((mine, marked)));
+        assert_eq!(stale().unwrap().0, mine + 1);
+    }
+
+    #[test]
+    fn a_busy_timeout_is_no_shorter_for_being_woken_in_vain() {
+        let (database, other) = database();
+        let [writer, waiter] = [(); 2].map(|()| open(database.path()));
+        assert_eq!(begin(&writer), OK);
+        assert!(other.take(ASIDE, false).unwrap());
+        assert_eq!(begin(&waiter), BUSY);
+        let (began, mut asked, mut woken) = (Instant::now(), Duration::ZERO, 0);
+        for tries in 0..8 {
+            assert_eq!(begin(&waiter), BUSY);
+            sleep(150_000, nap);
+            asked += Duration::from_millis(150);
+            let early = began.elapsed() < asked;
+            assert!(!early || tries % 2 == 0, "every other sleep makes good for the one before");
+            woken += u32::from(early);
+        }
+        assert!(woken > 0);
+    }
+}
