@@ -33,7 +33,6 @@ const ANYBODY: Range = Range { start: PENDING.start, length: END - PENDING.start
 
 /// How long the last one in the queue waits for those before him, about: less than a busy timeout of a second.
 const ROUND: Duration = Duration::from_millis(400);
-const LONGEST: Duration = Duration::from_millis(300);
 const SHORTEST: Duration = Duration::from_millis(100);
 /// As long as SQLite's busy handler sleeps at most: a pause as long lets others in by itself.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -113,9 +112,13 @@ impl Queue {
             match bytes.exclusive(ANYBODY) {
                 Ok(None) => return Ok(true),
                 Ok(Some(found)) if found == PENDING.start => return Ok(false),
+                // The same statement tries again: it reads nothing yet for which it would not need RESERVED.
+                Ok(Some(_)) if self.ticket.get().is_some() && !self.reads.get() && self.watch.woke() => {
+                    return Ok(bytes.exclusive(BOTH)?.is_none());
+                }
                 // What goes wrong here is no reason not to go on.
                 Ok(Some(found)) if found >= TICKETS.start && self.ticket.get().is_none() => {
-                    let _ = self.give_way(bytes);
+                    let _ = self.give_way(bytes, found);
                 }
                 Ok(Some(_)) => {}
                 Err(_) => {
@@ -212,30 +215,40 @@ impl Queue {
         }
     }
 
-    /// Stands back if it has had its share of the time and somebody waits.
-    fn give_way(&self, bytes: &impl Bytes) -> io::Result<()> {
+    /// Stands back if it has had its share of the time and somebody waits; `found` is a ticket.
+    fn give_way(&self, bytes: &impl Bytes, found: i64) -> io::Result<()> {
         let (Some(ended), Some(began)) = (self.ended.get(), self.began.get()) else { return Ok(()) };
         let had = began.elapsed();
         if ended.elapsed() >= PAUSE || had < self.share.get().unwrap_or(SHORTEST) {
             return Ok(());
         }
         let passed_over = self.stale.get().filter(|(_, when)| when.elapsed() < FORGET).map(|(ticket, _)| ticket);
-        let waiting = tickets(bytes, from(passed_over.map_or(TICKETS.start, |ticket| ticket + 1)))?;
-        let Some(first) = waiting.iter().min() else { return Ok(()) };
-        let share = (ROUND / u32::try_from(waiting.len()).unwrap_or(1)).clamp(SHORTEST, LONGEST);
-        self.share.set(Some(share));
-        if had < share || !bytes.take(ASIDE, false)? {
+        let lowest = passed_over.map_or(TICKETS.start, |ticket| ticket + 1);
+        let mut first = found;
+        if self.share.get().is_none() || found < lowest {
+            let waiting = tickets(bytes, from(lowest))?;
+            let Some(lowest) = waiting.iter().min() else { return Ok(()) };
+            first = *lowest;
+            let share = (ROUND / u32::try_from(waiting.len()).unwrap_or(1)).max(SHORTEST);
+            self.share.set(Some(share));
+            if had < share {
+                return Ok(());
+            }
+        }
+        if !bytes.take(ASIDE, false)? {
             return Ok(());
         }
-        let came = self.wait_for_others(bytes, *first);
+        let came = self.wait_for_others(bytes, lowest, first);
         bytes.release(ASIDE)?;
         self.began.set(None);
-        self.stale.set(if came? { None } else { Some((*first, Instant::now())) });
+        // Now it waits itself, if it still wants to write.
+        self.refusals.set(1);
+        self.stale.set(if came? { None } else { Some((first, Instant::now())) });
         Ok(())
     }
 
     /// Until another writer is at work or nobody waits any more, or the time is up; whether anybody came.
-    fn wait_for_others(&self, bytes: &impl Bytes, first: i64) -> io::Result<bool> {
+    fn wait_for_others(&self, bytes: &impl Bytes, lowest: i64, first: i64) -> io::Result<bool> {
         // Somebody whose VFS does not watch sleeps so long, and then has to read before it asks for RESERVED.
         let until = Instant::now() + PAUSE + PAUSE / 5 + self.lasted.get();
         let mut came = false;
@@ -243,7 +256,7 @@ impl Queue {
         while Instant::now() < until {
             std::thread::sleep(step);
             let asked = Instant::now();
-            if bytes.exclusive(BOTH)?.is_some() || bytes.exclusive(from(first))?.is_none() {
+            if bytes.exclusive(BOTH)?.is_some() || bytes.exclusive(from(lowest))?.is_none() {
                 return Ok(true);
             }
             came = came || bytes.exclusive(one(first))?.is_none();
@@ -417,7 +430,7 @@ mod tests {
         write_while(&|| stale().is_none());
         let (ticket, marked) = stale().unwrap();
         assert_eq!(ticket, mine);
-        write_while(&|| marked.elapsed() < 3 * LONGEST);
+        write_while(&|| marked.elapsed() < 3 * ROUND);
         assert_eq!(stale(), Some((mine, marked)), "not again");
         // Renewed, it is somebody who still tries.
         assert!(other.take(one(mine + 1), true).unwrap());

@@ -26,6 +26,8 @@ pub(super) struct Watch {
     reads: AtomicBool,
     /// The last ticket of those who did not come when somebody stood back.
     stale: AtomicI64,
+    /// A sleep has just ended.
+    woke: AtomicBool,
     /// By how much the last sleep was too short, in microseconds.
     owed: AtomicU64,
 }
@@ -53,6 +55,7 @@ impl Watch {
             ticket: AtomicI64::new(0),
             reads: AtomicBool::new(false),
             stale: AtomicI64::new(0),
+            woke: AtomicBool::new(false),
             owed: AtomicU64::new(0),
         }
     }
@@ -69,6 +72,7 @@ impl Watch {
     }
 
     fn refused(self: &Arc<Self>, ticket: i64) {
+        self.woke.store(false, Ordering::Relaxed);
         self.ticket.store(ticket, Ordering::Relaxed);
         // A thread that ends has no such place any more, and sleeps as long as it is told.
         let _ = REFUSED.try_with(|refused| refused.replace(Some((Arc::clone(self), Instant::now()))));
@@ -78,6 +82,11 @@ impl Watch {
     pub(super) fn had(&self) {
         self.owed.store(0, Ordering::Relaxed);
         let _ = REFUSED.try_with(RefCell::take);
+    }
+
+    /// Whether SQLite has slept since it was refused, and now tries again; once.
+    pub(super) fn woke(&self) -> bool {
+        self.woke.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn close(&self) {
@@ -145,6 +154,7 @@ pub(crate) fn sleep(microseconds: i32, nap: impl Fn(i32) -> i32) -> i32 {
             watch.sleep(wanted, |time| {
                 nap(i32::try_from(time.as_micros()).unwrap_or(i32::MAX).max(1));
             });
+            watch.woke.store(true, Ordering::Relaxed);
             microseconds
         }
         _ => nap(microseconds),
