@@ -230,13 +230,12 @@ fn first_of(answer: &libc::flock) -> Option<i64> {
 }
 
 /// A question of [`Bytes`] by a number alone, which its connection has open: the first byte of somebody else's lock that is in the
-/// way of such a lock.
-pub(super) fn conflict(fd: RawFd, range: Range, exclusive: bool) -> io::Result<Option<i64>> {
-    let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+/// way of an exclusive one.
+pub(super) fn conflict(fd: RawFd, range: Range) -> io::Result<Option<i64>> {
     // SAFETY: flock is a plain C structure for which all zeros is a value; it lives across the call.
     unsafe {
         let mut lock: libc::flock = std::mem::zeroed();
-        lock.l_type = kind as libc::c_short;
+        lock.l_type = libc::F_WRLCK as libc::c_short;
         lock.l_whence = libc::SEEK_SET as libc::c_short;
         lock.l_start = range.start as libc::off_t;
         lock.l_len = range.length as libc::off_t;

@@ -3,8 +3,8 @@
 //! There a commit takes long, the writer that has committed asks again within microseconds, and SQLite's busy handler asks
 //! every 100 ms: who waits would wait for ever. So who is refused twice takes a ticket, which is an exclusive lock on a byte
 //! of its own far behind any database, in the order of coming; and a writer that has had its share of the time and finds a ticket
-//! stands back: it holds the byte [`ASIDE`] and begins no transaction until somebody else has begun one, or for a bounded
-//! time. Whoever sleeps in SQLite's busy handler watches that byte ([`Watch`]).
+//! stands back: it calls the ticket, by a lock on another byte that belongs to it, and begins no transaction until somebody
+//! else has begun one, or for a bounded time. Whoever sleeps in SQLite's busy handler watches that byte ([`Watch`]).
 //!
 //! Invariants: no lock of SQLite's own depends on these bytes, so a mistake here costs time and nothing else. Who has a ticket
 //! never stands back, so nobody waits for somebody who waits for him. A ticket for which somebody has stood back in vain is
@@ -17,15 +17,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libsqlite3_sys as ffi;
 
-use super::watch::{Watch, pace};
+use super::watch::{Watch, Woke, pace};
 use super::{BOTH, Bytes, PENDING, Range};
 
 /// Larger than a database can be: on some servers a lock keeps others from writing.
 const FAR: i64 = 1 << 52;
-/// Held by a writer that stands back.
-pub(super) const ASIDE: Range = Range { start: FAR, length: 1 };
 /// Tickets, each of which has some bytes for those who renew it.
-pub(super) const TICKETS: Range = Range { start: FAR + 16, length: 1 << 46 };
+const TICKETS: Range = Range { start: FAR, length: 1 << 46 };
 const BYTES: i64 = 16;
 const END: i64 = TICKETS.start + TICKETS.length;
 /// PENDING and tickets, and all between.
@@ -61,6 +59,9 @@ pub(super) struct Queue {
     /// RESERVED was asked for in this transaction, and had.
     asked: Cell<bool>,
     wrote: Cell<bool>,
+    /// When SHARED was asked for last, and how long it took from there to RESERVED.
+    came: Cell<Option<Instant>>,
+    reading: Cell<Duration>,
     /// When this transaction began.
     entered: Cell<Option<Instant>>,
     /// When its turn as a writer began.
@@ -82,6 +83,11 @@ const fn from(at: i64) -> Range {
     Range { start: at, length: END - at }
 }
 
+/// What is locked to call a ticket, however often it has been renewed.
+pub(super) const fn call(ticket: i64) -> Range {
+    Range { start: ticket - (ticket - TICKETS.start) % BYTES + TICKETS.length, length: BYTES }
+}
+
 impl Queue {
     pub(super) fn new(bytes: &impl Bytes) -> Queue {
         Queue {
@@ -94,6 +100,8 @@ impl Queue {
             reads: Cell::new(true),
             asked: Cell::default(),
             wrote: Cell::default(),
+            came: Cell::default(),
+            reading: Cell::default(),
             entered: Cell::default(),
             began: Cell::default(),
             share: Cell::default(),
@@ -108,14 +116,12 @@ impl Queue {
         if self.refused.get().is_some_and(|refused| refused.elapsed() > GIVEN_UP) {
             self.served(bytes);
         }
+        self.came.set(Some(Instant::now()));
         if !self.off.get() {
             match bytes.exclusive(ANYBODY) {
                 Ok(None) => return Ok(true),
                 Ok(Some(found)) if found == PENDING.start => return Ok(false),
-                // The same statement tries again: it reads nothing yet for which it would not need RESERVED.
-                Ok(Some(_)) if self.ticket.get().is_some() && !self.reads.get() && self.watch.woke() => {
-                    return Ok(bytes.exclusive(BOTH)?.is_none());
-                }
+                Ok(Some(_)) if self.ticket.get().is_some() && !self.reads.get() => return self.try_again(bytes),
                 // What goes wrong here is no reason not to go on.
                 Ok(Some(found)) if found >= TICKETS.start && self.ticket.get().is_none() => {
                     let _ = self.give_way(bytes, found);
@@ -132,9 +138,28 @@ impl Queue {
         Ok(bytes.exclusive(PENDING)?.is_none())
     }
 
+    /// Before SHARED, by one that has a ticket and was refused RESERVED. The same statement tries again, so without RESERVED it
+    /// has nothing to do but to be in the way of the one who writes; and who comes between two transactions of another's turn
+    /// cuts that short.
+    fn try_again(&self, bytes: &impl Bytes) -> io::Result<bool> {
+        match self.watch.woke() {
+            Woke::Awake | Woke::Called => Ok(bytes.exclusive(PENDING)?.is_none()),
+            Woke::Slept => {
+                if bytes.exclusive(BOTH)?.is_some() {
+                    return Ok(false);
+                }
+                std::thread::sleep((self.reading.get() * 2).min(PAUSE / 2));
+                Ok(bytes.exclusive(BOTH)?.is_none())
+            }
+        }
+    }
+
     /// After xLock.
     pub(super) fn tried(&self, bytes: &impl Bytes, wanted: i32, code: i32) {
-        self.asked.set(self.asked.get() || wanted == ffi::SQLITE_LOCK_RESERVED);
+        if wanted == ffi::SQLITE_LOCK_RESERVED {
+            self.asked.set(true);
+            self.reading.set(self.came.get().map_or(Duration::ZERO, |came| came.elapsed()));
+        }
         match (wanted, code) {
             (ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_OK) => {
                 self.entered.set(Some(Instant::now()));
@@ -211,7 +236,7 @@ impl Queue {
             _ => {}
         }
         if let Some(ticket) = self.ticket.get() {
-            self.watch.for_turn(ticket, self.reads.get() && !self.asked.get());
+            self.watch.for_turn(ticket);
         }
     }
 
@@ -224,46 +249,68 @@ impl Queue {
         }
         let passed_over = self.stale.get().filter(|(_, when)| when.elapsed() < FORGET).map(|(ticket, _)| ticket);
         let lowest = passed_over.map_or(TICKETS.start, |ticket| ticket + 1);
-        let mut first = found;
         if self.share.get().is_none() || found < lowest {
             let waiting = tickets(bytes, from(lowest))?;
-            let Some(lowest) = waiting.iter().min() else { return Ok(()) };
-            first = *lowest;
-            let share = (ROUND / u32::try_from(waiting.len()).unwrap_or(1)).max(SHORTEST);
+            let share = (ROUND / u32::try_from(waiting.len()).unwrap_or(1).max(1)).max(SHORTEST);
             self.share.set(Some(share));
-            if had < share {
+            if had < share || waiting.is_empty() {
                 return Ok(());
             }
         }
-        if !bytes.take(ASIDE, false)? {
-            return Ok(());
-        }
-        let came = self.wait_for_others(bytes, lowest, first);
-        bytes.release(ASIDE)?;
         self.began.set(None);
         // Now it waits itself, if it still wants to write.
         self.refusals.set(1);
-        self.stale.set(if came? { None } else { Some((first, Instant::now())) });
+        self.call_others(bytes, lowest)
+    }
+
+    /// Calls those that wait, one after another, until another writer is at work.
+    fn call_others(&self, bytes: &impl Bytes, mut lowest: i64) -> io::Result<()> {
+        for _ in 0..MANY {
+            let Some(first) = lowest_ticket(bytes, lowest)? else { return Ok(()) };
+            if !bytes.take(call(first), false)? {
+                return Ok(());
+            }
+            let came = self.wait_for(bytes, first);
+            bytes.release(call(first))?;
+            match came? {
+                Came::ToWrite => {
+                    self.stale.set(None);
+                    return Ok(());
+                }
+                Came::ToRead => {}
+                Came::Nobody => self.stale.set(Some((first, Instant::now()))),
+            }
+            lowest = first + 1;
+        }
         Ok(())
     }
 
-    /// Until another writer is at work or nobody waits any more, or the time is up; whether anybody came.
-    fn wait_for_others(&self, bytes: &impl Bytes, lowest: i64, first: i64) -> io::Result<bool> {
+    fn wait_for(&self, bytes: &impl Bytes, first: i64) -> io::Result<Came> {
         // Somebody whose VFS does not watch sleeps so long, and then has to read before it asks for RESERVED.
         let until = Instant::now() + PAUSE + PAUSE / 5 + self.lasted.get();
-        let mut came = false;
         let mut step = pace(Duration::ZERO);
         while Instant::now() < until {
             std::thread::sleep(step);
             let asked = Instant::now();
-            if bytes.exclusive(BOTH)?.is_some() || bytes.exclusive(from(lowest))?.is_none() {
-                return Ok(true);
+            if bytes.exclusive(BOTH)?.is_some() {
+                return Ok(Came::ToWrite);
             }
-            came = came || bytes.exclusive(one(first))?.is_none();
+            if bytes.exclusive(one(first))?.is_none() {
+                return Ok(Came::ToRead);
+            }
             step = pace(asked.elapsed());
         }
-        Ok(came)
+        Ok(Came::Nobody)
     }
+}
+
+/// What came of standing back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    ToWrite,
+    /// The ticket has been given back; maybe after a transaction already.
+    ToRead,
+    Nobody,
 }
 
 /// A ticket behind all others; none if there is none to be had. By the clock, so that a later one is the higher one also after
@@ -281,6 +328,20 @@ fn enqueue(bytes: &impl Bytes) -> io::Result<Option<i64>> {
         }
     }
     Ok(None)
+}
+
+/// The lowest ticket of somebody else from `lowest` on.
+fn lowest_ticket(bytes: &impl Bytes, lowest: i64) -> io::Result<Option<i64>> {
+    let (mut range, mut found) = (from(lowest), None);
+    // Of several the kernel names any.
+    while let Some(ticket) = bytes.exclusive(range)?.filter(|ticket| *ticket >= lowest) {
+        found = Some(ticket);
+        range.length = ticket - range.start;
+        if range.length == 0 {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// The tickets of others in a range, in no order.
@@ -444,8 +505,8 @@ mod tests {
         let (database, other) = database();
         let [writer, waiter] = [(); 2].map(|()| open(database.path()));
         assert_eq!(begin(&writer), OK);
-        assert!(other.take(ASIDE, false).unwrap());
-        assert_eq!(begin(&waiter), BUSY);
+        assert_eq!([begin(&waiter), begin(&waiter)], [BUSY, BUSY]);
+        assert!(other.take(call(ticket(&waiter).unwrap()), false).unwrap());
         let (began, mut asked, mut woken) = (Instant::now(), Duration::ZERO, 0);
         for tries in 0..8 {
             assert_eq!(begin(&waiter), BUSY);

@@ -7,11 +7,11 @@
 //! Invariant: a descriptor is asked only while its connection has it open, whatever thread sleeps.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::queue::{ASIDE, TICKETS};
+use super::queue::call;
 use super::{Range, SHARED, fork};
 
 /// What the connection of a thread waits for.
@@ -22,12 +22,8 @@ pub(super) struct Watch {
     forks: u32,
     /// Its ticket, or 0 for one who waits for readers to go.
     ticket: AtomicI64,
-    /// Readers are in nobody's way, so they need not be the first.
-    reads: AtomicBool,
-    /// The last ticket of those who did not come when somebody stood back.
-    stale: AtomicI64,
-    /// A sleep has just ended.
-    woke: AtomicBool,
+    /// How the last sleep ended, if it was the last thing that happened: a [`Woke`].
+    woke: AtomicU8,
     /// By how much the last sleep was too short, in microseconds.
     owed: AtomicU64,
 }
@@ -37,14 +33,23 @@ thread_local! {
     static REFUSED: RefCell<Option<(Arc<Watch>, Instant)>> = const { RefCell::new(None) };
 }
 
-/// How long the first in the queue has before the others go.
-const GRACE: Duration = Duration::from_millis(40);
 /// Later, whoever sleeps does not do it for a lock.
 const SOON: Duration = Duration::from_secs(1);
 
+/// How a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Woke {
+    /// There was none.
+    Awake,
+    Slept,
+    /// Early.
+    Called,
+}
+
 /// How long to sleep between two questions of which one takes `asking`.
 pub(super) fn pace(asking: Duration) -> Duration {
-    (asking * 4).clamp(Duration::from_millis(2), Duration::from_millis(100))
+    (asking * 3).clamp(Duration::from_millis(2), Duration::from_millis(100))
 }
 
 impl Watch {
@@ -53,16 +58,13 @@ impl Watch {
             descriptor: Mutex::new(descriptor),
             forks: fork::count(),
             ticket: AtomicI64::new(0),
-            reads: AtomicBool::new(false),
-            stale: AtomicI64::new(0),
-            woke: AtomicBool::new(false),
+            woke: AtomicU8::new(Woke::Awake as u8),
             owed: AtomicU64::new(0),
         }
     }
 
     /// This thread has been refused, and has a ticket.
-    pub(super) fn for_turn(self: &Arc<Self>, ticket: i64, reads: bool) {
-        self.reads.store(reads, Ordering::Relaxed);
+    pub(super) fn for_turn(self: &Arc<Self>, ticket: i64) {
         self.refused(ticket);
     }
 
@@ -72,7 +74,7 @@ impl Watch {
     }
 
     fn refused(self: &Arc<Self>, ticket: i64) {
-        self.woke.store(false, Ordering::Relaxed);
+        self.woke.store(Woke::Awake as u8, Ordering::Relaxed);
         self.ticket.store(ticket, Ordering::Relaxed);
         // A thread that ends has no such place any more, and sleeps as long as it is told.
         let _ = REFUSED.try_with(|refused| refused.replace(Some((Arc::clone(self), Instant::now()))));
@@ -85,8 +87,12 @@ impl Watch {
     }
 
     /// Whether SQLite has slept since it was refused, and now tries again; once.
-    pub(super) fn woke(&self) -> bool {
-        self.woke.swap(false, Ordering::Relaxed)
+    pub(super) fn woke(&self) -> Woke {
+        match self.woke.swap(Woke::Awake as u8, Ordering::Relaxed) {
+            woke if woke == Woke::Called as u8 => Woke::Called,
+            woke if woke == Woke::Slept as u8 => Woke::Slept,
+            _ => Woke::Awake,
+        }
     }
 
     pub(super) fn close(&self) {
@@ -94,14 +100,14 @@ impl Watch {
     }
 
     /// Sleeps so long by `nap`, or until it is time to try again.
-    fn sleep(&self, wanted: Duration, nap: impl Fn(Duration)) {
+    fn sleep(&self, wanted: Duration, nap: impl Fn(Duration)) -> Woke {
         let owed = Duration::from_micros(self.owed.swap(0, Ordering::Relaxed));
         let until = Instant::now() + wanted + owed;
-        let (mut step, mut seen) = (pace(Duration::ZERO), None);
+        let mut step = pace(Duration::ZERO);
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return;
+                return Woke::Slept;
             }
             if !owed.is_zero() {
                 nap(left);
@@ -109,39 +115,22 @@ impl Watch {
             }
             nap(left.min(step));
             let asked = Instant::now();
-            if asked < until && self.may_go(&mut seen) {
+            if asked < until && self.may_go() {
                 let left = until.saturating_duration_since(Instant::now());
                 self.owed.store(u64::try_from(left.as_micros()).unwrap_or(0), Ordering::Relaxed);
-                return;
+                return Woke::Called;
             }
             step = pace(asked.elapsed());
         }
     }
 
-    /// Whether to try now. `seen`: since when somebody stands back.
-    fn may_go(&self, seen: &mut Option<Instant>) -> bool {
+    /// Whether to try now.
+    fn may_go(&self) -> bool {
         let Ok(descriptor) = self.descriptor.try_lock() else { return false };
         let Some(fd) = descriptor.filter(|_| self.forks == fork::count()) else { return false };
-        let ticket = self.ticket.load(Ordering::Relaxed);
-        if ticket == 0 {
-            return conflict(fd, SHARED, true).is_some_and(|found| found.is_none());
-        }
-        if !matches!(conflict(fd, ASIDE, true), Some(Some(_))) {
-            *seen = None;
-            return false;
-        }
-        let since = *seen.get_or_insert_with(Instant::now);
-        let start = TICKETS.start.max(self.stale.load(Ordering::Relaxed) + 1);
-        if self.reads.load(Ordering::Relaxed) || ticket <= start {
-            return true;
-        }
-        match conflict(fd, Range { start, length: ticket - start }, false) {
-            Some(Some(_)) if since.elapsed() < GRACE => false,
-            Some(Some(first)) => {
-                self.stale.store(first, Ordering::Relaxed);
-                true
-            }
-            _ => true,
+        match self.ticket.load(Ordering::Relaxed) {
+            0 => matches!(conflict(fd, SHARED), Some(None)),
+            ticket => matches!(conflict(fd, call(ticket)), Some(Some(_))),
         }
     }
 }
@@ -151,23 +140,23 @@ pub(crate) fn sleep(microseconds: i32, nap: impl Fn(i32) -> i32) -> i32 {
     match REFUSED.try_with(RefCell::take).unwrap_or_default() {
         Some((watch, since)) if microseconds > 0 && since.elapsed() < SOON => {
             let wanted = Duration::from_micros(u64::try_from(microseconds).unwrap_or(0));
-            watch.sleep(wanted, |time| {
+            let woke = watch.sleep(wanted, |time| {
                 nap(i32::try_from(time.as_micros()).unwrap_or(i32::MAX).max(1));
             });
-            watch.woke.store(true, Ordering::Relaxed);
+            watch.woke.store(woke as u8, Ordering::Relaxed);
             microseconds
         }
         _ => nap(microseconds),
     }
 }
 
-/// Whether somebody else's lock would be in the way of ours: its first byte. None where that cannot be told.
+/// Whether somebody else's lock would be in the way of an exclusive one: its first byte. None where that cannot be told.
 #[cfg(target_os = "linux")]
-fn conflict(fd: i32, range: Range, exclusive: bool) -> Option<Option<i64>> {
-    super::ofd::conflict(fd, range, exclusive).ok()
+fn conflict(fd: i32, range: Range) -> Option<Option<i64>> {
+    super::ofd::conflict(fd, range).ok()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn conflict(_: i32, _: Range, _: bool) -> Option<Option<i64>> {
+fn conflict(_: i32, _: Range) -> Option<Option<i64>> {
     None
 }
