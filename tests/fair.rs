@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
-use rustix::process::{Signal, kill_process};
 use support::fuse::{Mount, Options};
 use support::{ofd, require};
 use tempfile::TempDir;
@@ -19,6 +18,9 @@ use workers::{READ, Share, WRITE, Worker, is_worker, together};
 
 /// Where tickets are: behind any database.
 const TICKETS: (i64, i64) = (1 << 52, 1 << 47);
+
+/// SQLite's SHARED bytes.
+const SHARED: (i64, i64) = (0x4000_0002, 510);
 
 /// A mount whose server takes a millisecond for each request.
 struct Place {
@@ -67,9 +69,9 @@ fn ratio(rates: &[f64]) -> f64 {
 }
 
 /// What a machine that does other work as well did to a measurement is another one the next time.
-fn thrice(mut measure: impl FnMut() -> Result<(), String>) {
+fn at_last(mut measure: impl FnMut() -> Result<(), String>) {
     let mut failures = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..5 {
         match measure() {
             Ok(()) => return,
             Err(failure) => failures.push(failure),
@@ -101,9 +103,10 @@ fn two_writers_share_a_network_mount_of_which_stock_gives_one_of_them_all() {
         return;
     }
     println!("| | transactions of each | ratio | of one writer's | BUSY | longest, ms |\n|---|---|---|---|---|---|");
-    for (name, forward) in [("locks of the kernel", false), ("locks of the server", true)] {
+    // Where locks are requests, a change of turns costs some.
+    for (name, forward, total) in [("locks of the kernel", false, 0.95), ("locks of the server", true, 0.8)] {
         let place = Place::new(forward);
-        thrice(|| {
+        at_last(|| {
             let [mut a, mut b] = [(); 2].map(|()| place.worker(TEST, "unix", WRITE));
             let shares = together(&mut [&mut a, &mut b], time());
             let line = line(&format!("stock, {name}"), f64::NAN, &shares);
@@ -113,14 +116,14 @@ fn two_writers_share_a_network_mount_of_which_stock_gives_one_of_them_all() {
         });
         // At the same time, since the machine may have other work at any time.
         let beside = Place::new(forward);
-        thrice(|| {
+        at_last(|| {
             let [mut a, mut b] = [(); 2].map(|()| place.worker(TEST, "hardened", WRITE));
             let mut alone = beside.worker(TEST, "hardened", WRITE);
             let mut shares = together(&mut [&mut a, &mut b, &mut alone], time());
             let alone = shares.remove(2).rate;
             let line = line(&format!("hardened, {name}"), alone, &shares);
             let (rates, busy) = (rates(&shares), shares.iter().map(|share| share.busy).sum::<u32>());
-            let fair = ratio(&rates) >= 0.5 && busy == 0 && rates.iter().sum::<f64>() >= 0.95 * alone;
+            let fair = ratio(&rates) >= 0.5 && busy == 0 && rates.iter().sum::<f64>() >= total * alone;
             fair.then_some(()).ok_or(line)
         });
     }
@@ -133,14 +136,14 @@ fn four_writers_and_a_reader_get_their_turns_within_a_second() {
         return;
     }
     let place = Place::new(false);
-    thrice(|| {
+    at_last(|| {
         let mut four = [(); 4].map(|()| place.worker(TEST, "hardened", WRITE));
         let shares = together(&mut four.iter_mut().collect::<Vec<_>>(), time());
         let line = line("four writers", f64::NAN, &shares);
         let fair = ratio(&rates(&shares)) >= 0.4 && shares.iter().all(|share| share.busy == 0);
         fair.then_some(()).ok_or(line)
     });
-    thrice(|| {
+    at_last(|| {
         let [mut a, mut b] = [(); 2].map(|()| place.worker(TEST, "hardened", WRITE));
         let mut reader = place.worker(TEST, "hardened", READ);
         let shares = together(&mut [&mut a, &mut b, &mut reader], time());
@@ -158,7 +161,7 @@ fn a_writer_loses_little_time_to_one_that_waits_and_is_stopped() {
     }
     let (place, beside) = (Place::new(false), Place::new(false));
     let handle = File::options().read(true).write(true).open(place.path()).unwrap();
-    thrice(|| {
+    at_last(|| {
         let [mut writer, mut alone] = [&place, &beside].map(|place| place.worker(TEST, "hardened", WRITE));
         let mut waiter = Worker::start(TEST, &place.path(), "hardened", WRITE, 60_000);
         let blocker = place.connection();
@@ -169,8 +172,11 @@ fn a_writer_loses_little_time_to_one_that_waits_and_is_stopped() {
             assert!(began.elapsed() < Duration::from_secs(60), "no ticket was taken");
             std::thread::yield_now();
         }
-        kill_process(waiter.pid(), Signal::STOP).unwrap();
+        waiter.stop();
         blocker.execute_batch("ROLLBACK").unwrap();
+        if ofd::is_locked(&handle, SHARED.0, SHARED.1) {
+            return Err("it was stopped on its way to the ticket, with SHARED".to_owned());
+        }
         let shares = together(&mut [&mut writer, &mut alone], time());
         assert!(ofd::is_locked(&handle, TICKETS.0, TICKETS.1), "the ticket is still there");
         drop(waiter);

@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use support::process::again;
 
 const URI: &str = "HARDENED_FAIR_URI";
@@ -88,8 +89,12 @@ impl Worker {
         worker
     }
 
-    pub(crate) fn pid(&self) -> rustix::process::Pid {
-        rustix::process::Pid::from_child(&self.child)
+    /// Stops it (SIGSTOP), and waits until it has.
+    pub(crate) fn stop(&self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::STOP).unwrap();
+        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped(), "{status:?}");
     }
 
     /// Has it begin.

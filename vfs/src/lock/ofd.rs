@@ -223,29 +223,6 @@ fn lost() -> io::Error {
     )
 }
 
-/// The first byte of the lock that an answer names.
-#[allow(clippy::unnecessary_cast)]
-fn first_of(answer: &libc::flock) -> Option<i64> {
-    (answer.l_type != libc::F_UNLCK as libc::c_short).then_some(answer.l_start as i64)
-}
-
-/// A question of [`Bytes`] by a number alone, which its connection has open: the first byte of somebody else's lock that is in the
-/// way of an exclusive one.
-pub(super) fn conflict(fd: RawFd, range: Range) -> io::Result<Option<i64>> {
-    // SAFETY: flock is a plain C structure for which all zeros is a value; it lives across the call.
-    unsafe {
-        let mut lock: libc::flock = std::mem::zeroed();
-        lock.l_type = libc::F_WRLCK as libc::c_short;
-        lock.l_whence = libc::SEEK_SET as libc::c_short;
-        lock.l_start = range.start as libc::off_t;
-        lock.l_len = range.length as libc::off_t;
-        if libc::fcntl(fd, libc::F_OFD_GETLK, &raw mut lock) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(first_of(&lock))
-    }
-}
-
 /// Whether the number means another file or another handle by now.
 fn is_not(registered: Registered, identity: Identity) -> bool {
     !registered.is_current() || matches!(is_still(registered.fd(), identity), Ok(false))
@@ -334,7 +311,7 @@ impl Bytes for Handle {
 
     fn exclusive(&self, range: Range) -> io::Result<Option<i64>> {
         let lock = self.call(libc::F_OFD_GETLK, libc::F_RDLCK as libc::c_short, range)?;
-        Ok(first_of(&lock))
+        Ok((lock.l_type != libc::F_UNLCK as libc::c_short).then_some(lock.l_start))
     }
 
     fn descriptor(&self) -> Option<i32> {

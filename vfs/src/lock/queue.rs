@@ -50,7 +50,8 @@ pub(super) struct Queue {
     ticket: Cell<Option<i64>>,
     refusals: Cell<u32>,
     refused: Cell<Option<Instant>>,
-    /// When the ticket was taken or renewed.
+    /// When the ticket was taken, and when it was renewed.
+    since: Cell<Option<Instant>>,
     renewed: Cell<Option<Instant>>,
     /// The filesystem knows no bytes so far behind the file.
     off: Cell<bool>,
@@ -95,6 +96,7 @@ impl Queue {
             ticket: Cell::default(),
             refusals: Cell::default(),
             refused: Cell::default(),
+            since: Cell::default(),
             renewed: Cell::default(),
             off: Cell::default(),
             reads: Cell::new(true),
@@ -117,11 +119,13 @@ impl Queue {
             self.served(bytes);
         }
         self.came.set(Some(Instant::now()));
+        if self.ticket.get().is_some() && !self.reads.get() {
+            return self.try_again(bytes);
+        }
         if !self.off.get() {
             match bytes.exclusive(ANYBODY) {
                 Ok(None) => return Ok(true),
                 Ok(Some(found)) if found == PENDING.start => return Ok(false),
-                Ok(Some(_)) if self.ticket.get().is_some() && !self.reads.get() => return self.try_again(bytes),
                 // What goes wrong here is no reason not to go on.
                 Ok(Some(found)) if found >= TICKETS.start && self.ticket.get().is_none() => {
                     let _ = self.give_way(bytes, found);
@@ -140,17 +144,17 @@ impl Queue {
 
     /// Before SHARED, by one that has a ticket and was refused RESERVED. The same statement tries again, so without RESERVED it
     /// has nothing to do but to be in the way of the one who writes; and who comes between two transactions of another's turn
-    /// cuts that short.
+    /// cuts that short. Where nobody calls, since whoever writes is a stock connection, that is the only way to have a turn.
     fn try_again(&self, bytes: &impl Bytes) -> io::Result<bool> {
         match self.watch.woke() {
-            Woke::Awake | Woke::Called => Ok(bytes.exclusive(PENDING)?.is_none()),
-            Woke::Slept => {
+            Woke::Slept if self.since.get().is_some_and(|since| since.elapsed() < ROUND + PAUSE) => {
                 if bytes.exclusive(BOTH)?.is_some() {
                     return Ok(false);
                 }
                 std::thread::sleep((self.reading.get() * 2).min(PAUSE / 2));
                 Ok(bytes.exclusive(BOTH)?.is_none())
             }
+            _ => Ok(bytes.exclusive(PENDING)?.is_none()),
         }
     }
 
@@ -223,6 +227,7 @@ impl Queue {
         match self.ticket.get() {
             None if self.refusals.get() > 1 => {
                 self.ticket.set(enqueue(bytes).unwrap_or(None));
+                self.since.set(Some(now));
                 self.renewed.set(Some(now));
             }
             Some(ticket) if self.renewed.get().is_none_or(|renewed| now - renewed >= RENEWED) => {
@@ -362,160 +367,4 @@ fn tickets(bytes: &impl Bytes, range: Range) -> io::Result<Vec<i64>> {
 }
 
 #[cfg(all(test, target_os = "linux"))]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::super::ofd::Handle;
-    use super::super::watch::sleep;
-    use super::super::{Locks, Upgrade};
-    use super::*;
-    use std::path::Path;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    const OK: i32 = ffi::SQLITE_OK;
-    const BUSY: i32 = ffi::SQLITE_BUSY;
-    const NONE: i32 = ffi::SQLITE_LOCK_NONE;
-    const SHARED: i32 = ffi::SQLITE_LOCK_SHARED;
-    const RESERVED: i32 = ffi::SQLITE_LOCK_RESERVED;
-    const EXCLUSIVE: i32 = ffi::SQLITE_LOCK_EXCLUSIVE;
-
-    type Connection = Locks<Handle>;
-
-    fn open(path: &Path) -> Connection {
-        Locks::new(Handle::open(path, false).unwrap(), Upgrade::Atomic).in_turns()
-    }
-
-    /// As SQLite begins to write: without RESERVED it keeps nothing.
-    fn begin(file: &Connection) -> i32 {
-        let code = match file.lock(SHARED) {
-            OK => file.lock(RESERVED),
-            code => code,
-        };
-        if code != OK {
-            file.unlock(NONE);
-        }
-        code
-    }
-
-    fn ticket(file: &Connection) -> Option<i64> {
-        file.queue.as_ref().unwrap().ticket.get()
-    }
-
-    fn nap(microseconds: i32) -> i32 {
-        std::thread::sleep(Duration::from_micros(microseconds.unsigned_abs().into()));
-        microseconds
-    }
-
-    /// A file, and a handle that is no connection's.
-    fn database() -> (tempfile::NamedTempFile, Handle) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let other = Handle::open(file.path(), false).unwrap();
-        (file, other)
-    }
-
-    #[test]
-    fn who_is_refused_twice_takes_a_ticket_behind_those_that_wait_and_gives_it_back_after_his_turn() {
-        let (database, other) = database();
-        let [writer, a, b, c] = [(); 4].map(|()| open(database.path()));
-        assert_eq!(begin(&writer), OK);
-        for file in [&a, &b, &c] {
-            assert_eq!((begin(file), ticket(file)), (BUSY, None), "once may be chance");
-            assert_eq!(begin(file), BUSY);
-        }
-        let [first, second, third] = [&a, &b, &c].map(|file| ticket(file).unwrap());
-        assert!(first < second && second < third, "{first} {second} {third}");
-        assert_eq!(tickets(&other, TICKETS).unwrap().len(), 3);
-        writer.unlock(NONE);
-        assert_eq!((begin(&b), ticket(&b)), (OK, None), "a ticket is no duty to wait");
-        assert_eq!(b.lock(EXCLUSIVE), OK);
-        b.unlock(NONE);
-        assert_eq!((a.lock(SHARED), ticket(&a)), (OK, Some(first)), "a writer waits for RESERVED");
-        a.unlock(NONE);
-        assert_eq!(ticket(&a), None, "but not after it has only read");
-        drop(c);
-        assert!(tickets(&other, TICKETS).unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_reader_has_its_turn_with_shared() {
-        let (database, _) = database();
-        let [writer, reader] = [(); 2].map(|()| open(database.path()));
-        assert_eq!((begin(&writer), writer.lock(EXCLUSIVE)), (OK, OK));
-        assert_eq!([reader.lock(SHARED), reader.lock(SHARED)], [BUSY, BUSY]);
-        assert!(ticket(&reader).is_some());
-        writer.unlock(NONE);
-        assert_eq!((reader.lock(SHARED), ticket(&reader)), (OK, None));
-    }
-
-    #[test]
-    fn a_writer_that_comes_again_at_once_stands_back_for_one_that_waits() {
-        let (database, _) = database();
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let busy = scope.spawn(|| {
-                let file = open(database.path());
-                let mut commits = 0_u32;
-                while !done.load(Ordering::Relaxed) {
-                    if begin(&file) == OK {
-                        nap(5_000);
-                        assert_eq!(file.lock(EXCLUSIVE), OK);
-                        commits += 1;
-                    }
-                    file.unlock(NONE);
-                }
-                commits
-            });
-            let waiter = open(database.path());
-            // Where nobody stands back, a sleep of an hour ends after an hour.
-            while begin(&waiter) != OK {
-                sleep(if ticket(&waiter).is_some() { i32::MAX } else { 1_000 }, nap);
-            }
-            waiter.unlock(NONE);
-            done.store(true, Ordering::Relaxed);
-            busy.join().unwrap();
-        });
-    }
-
-    #[test]
-    fn a_writer_stands_back_once_for_a_ticket_whose_holder_does_not_come() {
-        let (database, other) = database();
-        let file = open(database.path());
-        let write_while = |go_on: &dyn Fn() -> bool| {
-            while go_on() {
-                assert_eq!((begin(&file), file.lock(EXCLUSIVE)), (OK, OK));
-                file.unlock(NONE);
-            }
-        };
-        let mine = TICKETS.start + 7 * BYTES;
-        let stale = || file.queue.as_ref().unwrap().stale.get();
-        assert!(other.take(one(mine), true).unwrap());
-        write_while(&|| stale().is_none());
-        let (ticket, marked) = stale().unwrap();
-        assert_eq!(ticket, mine);
-        write_while(&|| marked.elapsed() < 3 * ROUND);
-        assert_eq!(stale(), Some((mine, marked)), "not again");
-        // Renewed, it is somebody who still tries.
-        assert!(other.take(one(mine + 1), true).unwrap());
-        other.release(one(mine)).unwrap();
-        write_while(&|| stale() == Some((mine, marked)));
-        assert_eq!(stale().unwrap().0, mine + 1);
-    }
-
-    #[test]
-    fn a_busy_timeout_is_no_shorter_for_being_woken_in_vain() {
-        let (database, other) = database();
-        let [writer, waiter] = [(); 2].map(|()| open(database.path()));
-        assert_eq!(begin(&writer), OK);
-        assert_eq!([begin(&waiter), begin(&waiter)], [BUSY, BUSY]);
-        assert!(other.take(call(ticket(&waiter).unwrap()), false).unwrap());
-        let (began, mut asked, mut woken) = (Instant::now(), Duration::ZERO, 0);
-        for tries in 0..8 {
-            assert_eq!(begin(&waiter), BUSY);
-            sleep(150_000, nap);
-            asked += Duration::from_millis(150);
-            let early = began.elapsed() < asked;
-            assert!(!early || tries % 2 == 0, "every other sleep makes good for the one before");
-            woken += u32::from(early);
-        }
-        assert!(woken > 0);
-    }
-}
+mod tests;

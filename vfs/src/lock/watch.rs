@@ -129,8 +129,8 @@ impl Watch {
         let Ok(descriptor) = self.descriptor.try_lock() else { return false };
         let Some(fd) = descriptor.filter(|_| self.forks == fork::count()) else { return false };
         match self.ticket.load(Ordering::Relaxed) {
-            0 => matches!(conflict(fd, SHARED), Some(None)),
-            ticket => matches!(conflict(fd, call(ticket)), Some(Some(_))),
+            0 => is_locked(fd, SHARED) == Some(false),
+            ticket => is_locked(fd, call(ticket)) == Some(true),
         }
     }
 }
@@ -150,13 +150,23 @@ pub(crate) fn sleep(microseconds: i32, nap: impl Fn(i32) -> i32) -> i32 {
     }
 }
 
-/// Whether somebody else's lock would be in the way of an exclusive one: its first byte. None where that cannot be told.
+/// Whether somebody else has a lock there; none where that cannot be told. By the number alone: the handle is another thread's.
 #[cfg(target_os = "linux")]
-fn conflict(fd: i32, range: Range) -> Option<Option<i64>> {
-    super::ofd::conflict(fd, range).ok()
+fn is_locked(fd: i32, range: Range) -> Option<bool> {
+    // SAFETY: flock is a plain C structure for which all zeros is a value; it lives across the call. A number that is no
+    // descriptor is an error.
+    unsafe {
+        let mut lock: libc::flock = std::mem::zeroed();
+        lock.l_type = libc::F_WRLCK as libc::c_short;
+        lock.l_whence = libc::SEEK_SET as libc::c_short;
+        lock.l_start = range.start as libc::off_t;
+        lock.l_len = range.length as libc::off_t;
+        let asked = libc::fcntl(fd, libc::F_OFD_GETLK, &raw mut lock) == 0;
+        asked.then_some(lock.l_type != libc::F_UNLCK as libc::c_short)
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn conflict(_: i32, _: Range) -> Option<Option<i64>> {
+fn is_locked(_: i32, _: Range) -> Option<bool> {
     None
 }
