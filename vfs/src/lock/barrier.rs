@@ -1,6 +1,7 @@
 //! Keeps neighbours from beginning to lock a database while descriptors of it are closed.
 //!
-//! Whoever takes the first lock on a database takes PENDING shared before it. So while we have PENDING exclusively, who has no
+//! Whoever takes the first lock on a database takes PENDING shared before it; connections of ours on network mounts only ask for it,
+//! but their locks are those of the open file, which no close() drops. So while we have PENDING exclusively, who has no
 //! lock gets none, and who has one is seen when the kernel is asked. A close() drops the POSIX locks of the process before the
 //! locks of the open file that is closed (fcntl_locking(2)): a barrier goes with the last descriptor that is closed, and not too
 //! early.

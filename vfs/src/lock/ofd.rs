@@ -337,6 +337,15 @@ impl Bytes for Handle {
         Ok(self.held(range)?.is_some())
     }
 
+    fn exclusive(&self, range: Range) -> io::Result<Option<i64>> {
+        let lock = self.call(libc::F_OFD_GETLK, libc::F_RDLCK as libc::c_short, range)?;
+        Ok((lock.l_type != libc::F_UNLCK as libc::c_short).then_some(lock.l_start))
+    }
+
+    fn descriptor(&self) -> Option<i32> {
+        self.fd().ok().map(|fd| fd.as_raw_fd())
+    }
+
     fn size(&self, class: Class) -> Option<u64> {
         use rustix::fs::{AtFlags, StatxFlags};
         // A client of a network filesystem knows the size after its own writes, and not the times. FUSE in Linux forgets the size
