@@ -1,0 +1,31 @@
+//! What is spared where each request is a round trip, and must not be: what a connection knows of a database's size, and the
+//! journal that it makes by itself.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod actors;
+
+use actors::{Actor, HARDENED, HARDENED_ELSEWHERE, STOCK};
+use tempfile::TempDir;
+
+const MORE: &str = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 300) \
+                    INSERT INTO t SELECT randomblob(4000) FROM n";
+
+#[test]
+fn a_connection_in_wal_mode_asks_how_large_others_have_made_the_database() {
+    let home = TempDir::new().unwrap();
+    let path = home.path().join("app.db");
+    Actor::open(&path, STOCK).ok("CREATE TABLE t(x); INSERT INTO t VALUES (1)");
+    let mut one = Actor::with(&path, HARDENED, "fs=local&combine=on", false);
+    one.ok("PRAGMA journal_mode = DELETE; INSERT INTO t VALUES (2); SELECT x FROM t");
+    assert_eq!(one.ok("PRAGMA journal_mode = WAL"), "wal");
+    one.ok("PRAGMA wal_autocheckpoint = 0; SELECT x FROM t");
+    let mut other = Actor::with(&path, HARDENED_ELSEWHERE, "fs=local&combine=on", false);
+    other.ok("PRAGMA wal_autocheckpoint = 0");
+    other.ok(MORE);
+    assert_eq!(other.ok("PRAGMA wal_checkpoint(TRUNCATE)"), "0");
+    one.ok("INSERT INTO t VALUES (3)");
+    // With the size that it had, SQLite takes the checkpoint for one of a corrupt log.
+    assert_eq!(one.sql("PRAGMA wal_checkpoint"), Ok(vec!["0".into()]));
+    assert_eq!(one.ok("SELECT count(*) FROM t"), "303");
+}
