@@ -29,3 +29,15 @@ fn a_connection_in_wal_mode_asks_how_large_others_have_made_the_database() {
     assert_eq!(one.sql("PRAGMA wal_checkpoint"), Ok(vec!["0".into()]));
     assert_eq!(one.ok("SELECT count(*) FROM t"), "303");
 }
+
+#[test]
+fn a_file_of_one_byte_is_an_empty_database_as_with_stock() {
+    for (kind, parameters) in [(STOCK, ""), (HARDENED, "fs=network&combine=on"), (HARDENED, "fs=network&combine=off")] {
+        let home = TempDir::new().unwrap();
+        let path = home.path().join("app.db");
+        std::fs::write(&path, "\n").unwrap();
+        let mut actor = Actor::with(&path, kind, parameters, false);
+        actor.ok("CREATE TABLE t(x); INSERT INTO t VALUES (1)");
+        assert_eq!(actor.ok("SELECT count(*) FROM t"), "1", "{parameters}");
+    }
+}

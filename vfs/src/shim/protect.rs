@@ -285,6 +285,10 @@ pub(crate) unsafe fn after_shared(main: &MainFile) -> Option<c_int> {
 pub(crate) unsafe fn before_unlock(main: &MainFile) {
     if main.holds.swap(false, Ordering::Relaxed) {
         main.in_flight().held.clear();
+        // With them the file would have been larger.
+        if let Some(mut size) = main.known_size() {
+            size.forget();
+        }
     }
     if main.over.load(Ordering::Relaxed) {
         // SAFETY: see above.
