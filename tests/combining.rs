@@ -75,3 +75,20 @@ fn pages_that_a_server_loses_after_a_sync_are_an_alarm_with_guard_on_and_a_note_
         assert_eq!(found, [guard == "guard=auto", guard == "guard=on"], "{guard}: {report}");
     }
 }
+
+#[test]
+fn a_journal_is_for_those_who_may_read_and_write_the_database_now() {
+    use std::os::unix::fs::PermissionsExt;
+    for (kind, parameters) in [(STOCK, ""), (HARDENED, "fs=network&combine=on")] {
+        let home = TempDir::new().unwrap();
+        let (path, journal) = (home.path().join("app.db"), home.path().join("app.db-journal"));
+        Actor::open(&path, STOCK).ok("CREATE TABLE t(x)");
+        let mut actor = Actor::with(&path, kind, parameters, false);
+        for mode in [0o600, 0o640, 0o666] {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            actor.ok("BEGIN; INSERT INTO t VALUES (1)");
+            assert_eq!(std::fs::metadata(&journal).unwrap().permissions().mode() & 0o777, mode, "{parameters}");
+            actor.ok("COMMIT");
+        }
+    }
+}
