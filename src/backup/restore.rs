@@ -203,10 +203,11 @@ impl Old {
         let there = |ending: &&str| std::fs::symlink_metadata(with_ending(path, ending)).is_ok();
         let moves = endings().filter(there).map(|ending| (with_ending(path, ending), with_ending(&aside, ending)));
         let moves: Vec<(PathBuf, PathBuf)> = moves.collect();
-        let linked = moves.iter().all(|(from, to)| std::fs::hard_link(from, to).is_ok());
-        for (from, to) in &moves {
+        let linked = moves.iter().take_while(|(from, to)| std::fs::hard_link(from, to).is_ok()).count();
+        for (number, (from, to)) in moves.iter().enumerate() {
             turn.sync(path)?;
-            let gone = if linked { std::fs::remove_file(from) } else { std::fs::rename(from, to) };
+            // A rename between two names of one file does nothing (rename(2)).
+            let gone = if number < linked { std::fs::remove_file(from) } else { std::fs::rename(from, to) };
             gone.map_err(|error| failed(&error))?;
         }
         Ok((Some(aside), connection))

@@ -33,7 +33,7 @@ const BELONGING: [&str; 4] = ["-wal", "-journal", "-shm", "-guard"];
 pub(super) fn publish(work: &mut Work, path: &Path, recovery: Recovery) -> Result<Recovery, Error> {
     let failed = |error: std::io::Error| Error::of_file(path, "it cannot be replaced", &error);
     let Some(old) = Seen::of(path) else { return Err(failed(ErrorKind::NotFound.into())) };
-    let intent = Intent::new(old, recovery);
+    let intent = Intent::new(path, old, recovery);
     work.intend(&intent)?;
     work.keep = true;
     finish(work, path)?;
@@ -86,7 +86,7 @@ pub(super) fn resume(work: &mut Work, path: &Path) -> Result<Left, Error> {
         return Ok(Left::Done(intent.recovery));
     }
     // Somebody has written to it since, or put another one there: that counts.
-    if Seen::of(path).as_ref() != Some(&intent.old) {
+    if !intent.is_current(path) {
         return Ok(Left::Nothing);
     }
     work.keep = true;

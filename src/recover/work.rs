@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::report::Recovery;
-use crate::beside::directory_of;
+use crate::beside::{directory_of, with_ending};
 use crate::error::{Detail, Error};
 
 /// The copy of the damaged database; its log and journal have this name with SQLite's endings.
@@ -39,8 +39,12 @@ pub(super) struct Work {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Intent {
     version: u32,
-    /// The damaged database as it was seen last.
-    pub(super) old: Seen,
+    /// The damaged database as it was seen last, with its log and its journal.
+    old: Seen,
+    #[serde(default)]
+    log: Option<Seen>,
+    #[serde(default)]
+    journal: Option<Seen>,
     /// What will be reported.
     pub(super) recovery: Recovery,
 }
@@ -64,8 +68,19 @@ impl Seen {
 }
 
 impl Intent {
-    pub(super) fn new(old: Seen, recovery: Recovery) -> Intent {
-        Intent { version: 1, old, recovery }
+    pub(super) fn new(path: &Path, old: Seen, recovery: Recovery) -> Intent {
+        let beside = |ending| Seen::of(&with_ending(path, ending));
+        Intent { version: 1, old, log: beside("-wal"), journal: beside("-journal"), recovery }
+    }
+
+    /// Whether the damaged database is still as it was seen, but for what a recovery has removed of it: a commit since may be in
+    /// a log alone.
+    pub(super) fn is_current(&self, path: &Path) -> bool {
+        let beside = |ending, seen: &Option<Seen>| {
+            let now = Seen::of(&with_ending(path, ending));
+            now.is_none() || now == *seen
+        };
+        Seen::of(path).as_ref() == Some(&self.old) && beside("-wal", &self.log) && beside("-journal", &self.journal)
     }
 }
 

@@ -88,3 +88,20 @@ fn a_disk_that_is_full_at_any_call_leaves_the_old_database_or_the_new_one() {
         is_recovered(home, when);
     });
 }
+
+#[test]
+fn what_is_committed_between_a_killed_recovery_and_the_next_one_is_not_lost() {
+    if !require::program("strace") {
+        return;
+    }
+    // From where all is ready until the new database has the name.
+    everywhere(TASK, "recover", (Fate::Kill, "rename,unlink,fsync"), (40, 8), prepare, |home, when| {
+        let path = home.join("app.db");
+        let connection = stock(&path);
+        connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+        connection.execute_batch("INSERT INTO u VALUES('since')").unwrap();
+        drop(connection);
+        recover(&path).unwrap_or_else(|error| panic!("{when}: {error}"));
+        assert_eq!(text(&stock(&path), "SELECT group_concat(y) FROM u"), "never touched,since", "{when}");
+    });
+}

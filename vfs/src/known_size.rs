@@ -5,7 +5,8 @@
 //! to the database; it is by them that SQLite itself knows that its cache is still good, and it reads them first.
 //!
 //! Invariant: a size is known only together with these bytes, and only if the file had it when the header held them; the
-//! writes of this connection change both.
+//! writes of this connection change both. In WAL mode none is known: there a checkpoint by others changes the size while the
+//! lock is held.
 
 /// What is read of the header when SHARED is taken, and where.
 pub(crate) const HEADER: usize = 16;

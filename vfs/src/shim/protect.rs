@@ -285,6 +285,10 @@ pub(crate) unsafe fn after_shared(main: &MainFile) -> Option<c_int> {
 pub(crate) unsafe fn before_unlock(main: &MainFile) {
     if main.holds.swap(false, Ordering::Relaxed) {
         main.in_flight().held.clear();
+        // With them the file would have been larger.
+        if let Some(mut size) = main.known_size() {
+            size.forget();
+        }
     }
     if main.over.load(Ordering::Relaxed) {
         // SAFETY: see above.
@@ -437,7 +441,6 @@ pub(crate) fn opened(main: &MainFile, role: Role, created: bool) {
     match role {
         Role::Journal => flight.journal = crate::in_flight::Journal { unnamed: created, ..Default::default() },
         Role::Wal => {
-            main.forget_size();
             flight.wal = crate::in_flight::Wal { unnamed: created, ..Default::default() };
             if main.native {
                 main.generation.opened(crate::generation::Which::Wal, &main.path);
