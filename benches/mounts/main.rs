@@ -2,7 +2,7 @@
 //! between its markers and as plots into `docs/benchmarks/`. `cargo bench --bench mounts`, as a user who may mount FUSE.
 //!
 //! What measures is the command itself, `hardened bench`. `HARDENED_BENCH_DIRS` names more directories, separated by colons, and
-//! `HARDENED_BENCH_SECONDS` how long a row takes (4 unless set). `-- --print` writes no file.
+//! `HARDENED_BENCH_SECONDS` how long a row takes (6 unless set). `-- --print` writes no file.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod machine;
@@ -87,7 +87,7 @@ fn requests() -> String {
 
 fn main() {
     let print_only = std::env::args().any(|argument| argument == "--print");
-    let seconds = std::env::var("HARDENED_BENCH_SECONDS").unwrap_or_else(|_| "4".to_owned());
+    let seconds = std::env::var("HARDENED_BENCH_SECONDS").unwrap_or_else(|_| "6".to_owned());
     let begun = machine::Begun::now();
     let mut places = Vec::new();
     let mut add = |heading: String, latency: Option<f64>, directory: &Path, options: &[&str]| {

@@ -99,11 +99,11 @@ pub(crate) fn bars(title: &str, sentence: &str, groups: &[&str], series: &[Serie
     let all = || series.iter().flat_map(|series| series.ratios.iter().flatten());
     let least = all().map(|ratio| ratio[0]).fold(0.6, f64::min) / 1.15;
     let most = all().map(|ratio| ratio[2]).fold(1.6, f64::max) * 1.25;
-    let axis = Axis { least, most, from: 250.0, to: WIDTH - 24.0 };
+    let axis = Axis { least, most, from: 264.0, to: WIDTH - 24.0 };
     for tick in axis.ticks(&[1.0, 1.5, 2.0, 3.0, 5.0, 7.0]) {
         let x = axis.at(tick);
         svg.line("grid", [x, TOP - 6.0], [x, bottom]);
-        svg.text("n m c", x, bottom + 16.0, &format!("{tick:.1}").replace(".0", ""));
+        svg.text("n m c", x, bottom + 16.0, number(tick).trim_end_matches('0').trim_end_matches('.'));
     }
     svg.text("n m", axis.from, bottom + 34.0, "← hardened does fewer operations per second");
     svg.text("n m e", axis.to, bottom + 34.0, "hardened does more →");
