@@ -84,6 +84,12 @@ impl Axis {
     }
 }
 
+/// A tick without the zeros behind its point.
+fn round(tick: f64) -> String {
+    let text = number(tick);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
 /// A name, and what it is for each group: quartile, median, quartile.
 pub(crate) struct Series {
     pub(crate) name: String,
@@ -103,7 +109,7 @@ pub(crate) fn bars(title: &str, sentence: &str, groups: &[&str], series: &[Serie
     for tick in axis.ticks(&[1.0, 1.5, 2.0, 3.0, 5.0, 7.0]) {
         let x = axis.at(tick);
         svg.line("grid", [x, TOP - 6.0], [x, bottom]);
-        svg.text("n m c", x, bottom + 16.0, number(tick).trim_end_matches('0').trim_end_matches('.'));
+        svg.text("n m c", x, bottom + 16.0, &round(tick));
     }
     svg.text("n m", axis.from, bottom + 34.0, "← hardened does fewer operations per second");
     svg.text("n m e", axis.to, bottom + 34.0, "hardened does more →");
