@@ -1,6 +1,7 @@
 //! Promise 7 on network mounts, the part that can be counted: how many requests a transaction waits for, stock against
 //! hardened, on a FUSE filesystem whose names and attributes are not cached at all, or for a minute.
-//! `cargo test --test requests -- --nocapture` prints the tables of docs/network.md.
+//! `cargo test --test requests -- --nocapture` prints the tables, which
+//! `cargo bench --bench mounts` puts into docs/benchmarks.md.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod actors;
