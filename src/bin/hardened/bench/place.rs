@@ -66,7 +66,7 @@ fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem => "it is mounted read-only; name a directory that can be written to",
         io::ErrorKind::AlreadyExists => "remove hardened-bench-... there, which a run has left, and try again",
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there",
+        io::ErrorKind::StorageFull => "make room there",
         _ => "check the directory's mode and owner",
     }
 }

@@ -125,6 +125,10 @@ impl Measured {
             ])?;
         }
         table.end()?;
+        line(
+            out,
+            "ratio: operations per second of hardened divided by those of stock, in rounds; above 1 hardened is faster",
+        )?;
         for row in &self.rows {
             for (who, side) in [("stock SQLite", &row.stock), ("hardened", &row.hardened)] {
                 if let Outcome::Failed { error } = side {
