@@ -10,7 +10,7 @@
 //!
 //! The rooms: `choose` decides whose locks a database gets, `ofd` is a handle, `parked` closes it behind a `barrier`, `fork` and
 //! `handles` keep it from children, `names` keeps connections by different names apart, `try_out` finds out whether locks lock,
-//! `kind` is what filesystems do with them, `glance` looks into a file without dropping any.
+//! `kind` is what filesystems do with them, `streams` keeps their handles from low numbers, `glance` looks into a file without dropping any.
 
 #[cfg(target_os = "linux")]
 mod barrier;
@@ -29,6 +29,8 @@ pub(crate) mod ofd;
 #[cfg(target_os = "linux")]
 pub(crate) mod parked;
 mod queue;
+#[cfg(target_os = "linux")]
+mod streams;
 #[cfg(target_os = "linux")]
 mod try_out;
 mod watch;

@@ -16,7 +16,7 @@ use super::barrier::{self, Raised};
 use super::handles::{self, Registered};
 use super::kind::Kind;
 use super::parked::{self, Close, Identity};
-use super::{ALL, Bytes, Range, fork};
+use super::{ALL, Bytes, Range, fork, streams};
 use crate::fs::Class;
 
 /// Below this are the numbers that programs use, and mix up.
@@ -53,6 +53,7 @@ impl Handle {
                 return Ok(handle);
             }
         }
+        streams::occupy();
         Handle::on(File::options().read(true).write(!read_only).open(path)?, read_only)
     }
 
@@ -72,6 +73,7 @@ impl Handle {
         if let Some(mode) = create {
             options.create(true).mode(mode);
         }
+        streams::occupy();
         let file = options.open(path)?;
         let registered = handles::register(file.as_raw_fd());
         if let (Some(mode), Ok(found)) = (create, file.metadata()) {
