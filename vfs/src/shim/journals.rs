@@ -11,6 +11,7 @@ use super::open::last_error;
 use super::register::Registration;
 use super::vfs::path_of;
 use super::{bases, own_journal, protect};
+use crate::fs::Class;
 use crate::journal_file::JournalFile;
 use crate::lock::fork;
 use crate::main_file::{self, MainFile, Role};
@@ -122,6 +123,8 @@ fn own_journal(main: &MainFile, name: &Path) -> Option<BaseFile> {
     if !main.native || !main.combines || main.shared.is_none() || main.directory().is_none() {
         return None;
     }
-    let journal = JournalFile::create(name, main.generation.access()?).ok()?;
+    // An open on NFS asks the server, and to make a new file exclusively takes it two requests.
+    let new = main.verdict.class != Class::Network;
+    let journal = JournalFile::create(name, main.generation.access()?, new).ok()?;
     own_journal::file_of(journal).ok()
 }
