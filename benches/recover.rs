@@ -49,11 +49,18 @@ fn count(path: &Path) -> i64 {
         .unwrap()
 }
 
+/// Seconds of user time of this process and of those that it has waited for.
+fn user_time() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
+    [fields[11], fields[13]].iter().map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
+}
+
 fn timed<T>(what: &str, run: impl FnOnce() -> T) -> (T, f64) {
-    let began = Instant::now();
+    let (began, user) = (Instant::now(), user_time());
     let result = run();
     let seconds = began.elapsed().as_secs_f64();
-    println!("{what}: {seconds:.1} s");
+    println!("{what}: {seconds:.1} s, {:.1} s of user time", user_time() - user);
     (result, seconds)
 }
 

@@ -7,6 +7,8 @@ mod full;
 mod killed;
 #[path = "backup/names.rs"]
 mod names;
+#[path = "backup/power_cut.rs"]
+mod power_cut;
 #[path = "backup/rotation.rs"]
 mod rotation;
 #[path = "backup/shared_blocks.rs"]

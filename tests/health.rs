@@ -8,6 +8,7 @@ mod watching;
 #[path = "health/writing.rs"]
 mod writing;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use hardened_sqlite::health::{Kind, reindex};
@@ -179,6 +180,31 @@ fn a_row_that_breaks_a_rule_is_no_damage() {
     assert!(health.is_sound() && !health.is_ok());
     let json = serde_json::to_string(&health).unwrap();
     assert_eq!(serde_json::from_str::<Health>(&json).unwrap(), health);
+}
+
+#[test]
+fn a_check_leaves_settings_and_running_statements_as_they_are() {
+    let home = TempDir::new().unwrap();
+    let path = database(&home, &Options::new());
+    for on in [true, false] {
+        let connection = Options::new().cell_size_check(on).open_connection(&path).unwrap();
+        for what in ALL {
+            assert!(check(&connection, what).unwrap().is_ok());
+            assert_eq!(text(&connection, "PRAGMA cell_size_check"), i32::from(on).to_string(), "after {what:?}");
+        }
+        let stopped = hardened_sqlite::check_with(&connection, Check::Full, &mut |_| ControlFlow::Break(()));
+        assert!(matches!(stopped, Err(Error::Cancelled(_))));
+        assert_eq!(text(&connection, "PRAGMA cell_size_check"), i32::from(on).to_string(), "after a stop");
+        // A subquery that has its first row still to come, with a table of its own.
+        let sql =
+            "SELECT id, CASE WHEN id > 1 THEN (SELECT count(*) FROM t AS u WHERE u.id <= t.id) END FROM t ORDER BY id";
+        let mut statement = connection.prepare(sql).unwrap();
+        let mut rows = statement.query([]).unwrap();
+        rows.next().unwrap().unwrap();
+        assert!(check(&connection, Check::Full).unwrap().is_ok());
+        let second: u32 = rows.next().unwrap().unwrap().get(1).unwrap();
+        assert_eq!(second, 2);
+    }
 }
 
 #[test]

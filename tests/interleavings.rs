@@ -152,9 +152,15 @@ fn pages_reach_attached_databases_before_the_super_journal_goes() {
 fn a_full_disk_at_a_commit_is_rolled_back() {
     let home = TempDir::new().unwrap();
     let vfs = FaultVfs::register("order-nospace");
-    for (mode, stock) in [("normal", true), ("exclusive", true), ("normal", false), ("exclusive", false)] {
-        let path = home.path().join(format!("{mode}{stock}.db"));
-        let a = uri(&path, if stock { "base=order-nospace&policy=off" } else { "base=order-nospace&policy=delete" });
+    const STOCK: &str = "base=order-nospace&policy=off";
+    const ONE_BY_ONE: &str = "base=order-nospace&policy=delete&combine=off";
+    const TOGETHER: &str = "base=order-nospace&policy=delete&combine=on";
+    for (mode, how, skip) in ["normal", "exclusive"]
+        .into_iter()
+        .flat_map(|mode| [(mode, STOCK, 2), (mode, ONE_BY_ONE, 2), (mode, TOGETHER, 0)])
+    {
+        let path = home.path().join(format!("{mode}{}.db", how.len()));
+        let a = uri(&path, how);
         sql(
             &a,
             &format!(
@@ -162,9 +168,10 @@ fn a_full_disk_at_a_commit_is_rolled_back() {
             ),
         );
         // What lies beyond the present end cannot be written: the new page is the first that fails.
-        vfs.fail(Call::Write, FailSpec::code(13).name(".db").skip(2).times(if mode == "normal" { 3 } else { 1000 }));
+        vfs.fail(Call::Write, FailSpec::code(13).name(".db").skip(skip).times(if mode == "normal" { 3 } else { 1000 }));
         let answer = a.execute_batch("BEGIN; INSERT INTO t VALUES (zeroblob(20000)); COMMIT");
-        println!("{mode}, stock {stock}: {answer:?}");
+        println!("{mode}, {how}: {answer:?}");
+        assert!(answer.is_err());
         let auto = a.is_autocommit();
         let _ = a.execute_batch("ROLLBACK");
         let read = a.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));

@@ -43,6 +43,8 @@ fn listed(path: &Path) -> Vec<String> {
     };
     let mut found: Vec<String> = list.lines().filter(on_it).map(told).collect();
     found.sort();
+    // Where one piece of the list ends and the next begins, a lock that was taken elsewhere meanwhile shows another one twice.
+    found.dedup();
     found
 }
 

@@ -3,7 +3,8 @@
 //!
 //! One boot for all mounts. `HARDENED_NETWRITERS_SECONDS` sets how long the writers write before somebody is killed (2
 //! unless set), `HARDENED_NETWRITERS_KILLS` how often each client then loses a writer (once), `HARDENED_NETWRITERS_SEED` the
-//! seed, `HARDENED_NETWRITERS_MOUNTS` the mounts.
+//! seed, `HARDENED_NETWRITERS_MOUNTS` the mounts, `HARDENED_NETWRITERS_RESTART` those among them whose server is stopped and
+//! started again while they write.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -29,6 +30,9 @@ const TEST: &str = "writers_on_two_clients_lose_nothing_and_outlive_those_that_a
 /// Two clients, and one with several processes. Not `cifs-two`, on which this fails (docs/filesystems.md).
 const MOUNTS: &str = "nfs3 nfs40 nfs42 nfs42-two cifs";
 
+/// Those whose server goes away and comes back while all write: none unless asked for, since a client waits a minute.
+const RESTART: &str = "";
+
 fn setting(name: &str, otherwise: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| otherwise.to_owned())
 }
@@ -50,9 +54,10 @@ fn writers_on_two_clients_lose_nothing_and_outlive_those_that_are_killed() {
     let kills: u32 = setting("HARDENED_NETWRITERS_KILLS", "1").parse().unwrap();
     let mounts = setting("HARDENED_NETWRITERS_MOUNTS", MOUNTS);
     let mounts: Vec<&str> = mounts.split(' ').collect();
+    let restart = setting("HARDENED_NETWRITERS_RESTART", RESTART);
     let exports = format!(
         "export HARDENED_NETWRITERS_TEST={TEST} HARDENED_NETWRITERS_SEED={seed} HARDENED_NETWRITERS_SECONDS={seconds} \
-         HARDENED_NETWRITERS_KILLS={kills}\n"
+         HARDENED_NETWRITERS_KILLS={kills} HARDENED_NETWRITERS_RESTART='{restart}'\n"
     );
     std::fs::write(&settings, exports).unwrap();
     let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/netlab");

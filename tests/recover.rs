@@ -7,6 +7,8 @@ mod interrupted;
 mod kept;
 #[path = "recover/outcomes.rs"]
 mod outcomes;
+#[path = "recover/power_cut.rs"]
+mod power_cut;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;

@@ -1,6 +1,7 @@
 //! Promise 7 on network mounts, the part that can be counted: how many requests a transaction waits for, stock against
 //! hardened, on a FUSE filesystem whose names and attributes are not cached at all, or for a minute.
-//! `cargo test --test requests -- --nocapture` prints the tables of docs/network.md.
+//! `cargo test --test requests -- --nocapture` prints the tables, which
+//! `cargo bench --bench mounts` puts into docs/benchmarks.md.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod actors;
@@ -23,8 +24,13 @@ struct Share {
 
 impl Share {
     fn new(cache: Duration) -> Share {
+        Share::with(cache, false)
+    }
+
+    fn with(cache: Duration, forward_locks: bool) -> Share {
         let homes = [TempDir::new().unwrap(), TempDir::new().unwrap()];
-        let mount = Mount::new(Options::new(homes[0].path()).subtype("share").cache(cache), homes[1].path()).unwrap();
+        let options = Options::new(homes[0].path()).subtype("share").cache(cache).forward_locks(forward_locks);
+        let mount = Mount::new(options, homes[1].path()).unwrap();
         let mut maker = Actor::open(&homes[0].path().join("app.db"), STOCK_ELSEWHERE);
         maker.ok("CREATE TABLE t(x INTEGER PRIMARY KEY, y); \
                   WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 40) \
@@ -160,4 +166,21 @@ fn at_a_millisecond_a_request_commits_are_faster_than_stock() {
         hardened > 1.3 * stock
     });
     assert!(faster);
+}
+
+/// Where the server keeps the locks each is a request: stock takes PENDING, SHARED and gives PENDING back, for which one
+/// question and SHARED do.
+#[test]
+fn locks_that_a_server_keeps_cost_one_request_less_for_each_transaction() {
+    if !require::fuse() {
+        return;
+    }
+    for (what, least) in [("SELECT again", 3), ("INSERT of a row", 8)] {
+        let [stock, hardened] = [STOCK, HARDENED].map(|kind| {
+            let requests = work(&Share::with(Duration::ZERO, true), kind, what);
+            println!("{what}, {kind:?}: GETLK {}, SETLK {}", requests.get(Op::Getlk), requests.get(Op::Setlk));
+            requests.get(Op::Getlk) + requests.get(Op::Setlk)
+        });
+        assert_eq!((hardened, stock), (least, least + 1), "{what}");
+    }
 }

@@ -135,6 +135,7 @@ fn a_close_beside_other_threads_makes_few_more_system_calls_than_stock() {
     let all = |counts: &BTreeMap<String, f64>| counts.values().sum::<f64>();
     println!("| close | {:.1} | {:.1} | {} | {} |", all(&stock), all(&hardened), words(&stock), words(&hardened));
     assert!(all(&stock) > 0.9, "the trace shows nothing");
-    // Of the handle, and of the barrier: whether there are other threads, one more descriptor, its lock, and a second question.
-    assert!(all(&hardened) <= all(&stock) + 9.5, "more calls");
+    // Of the handle, and of the barrier: whether there are other threads, one more descriptor, whose number must not be that of a
+    // standard stream, its lock, and a second question.
+    assert!(all(&hardened) <= all(&stock) + 10.5, "more calls");
 }

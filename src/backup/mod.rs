@@ -189,7 +189,9 @@ impl Backup {
         health.path.clone_from(&destination.path);
         let bytes = staged.size()?;
         let identical = staged.is_identical(&destination.path)?;
-        if !identical {
+        if identical {
+            rotate::settle(&destination)?;
+        } else {
             rotate::publish(staged, &destination)?;
         }
         let older = rotate::older(&destination);

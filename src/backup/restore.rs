@@ -2,7 +2,8 @@
 //!
 //! Invariant: the name of the database leads to the old one or to the whole, verified new one, and the old one is never
 //! removed: it is kept aside. (Of one that SQLite would change by opening it, because a log or journal is beside
-//! it, the name is free for a moment; these go aside with it, so that nobody plays them into the new one.)
+//! it, the name is free for a moment; these go aside with it, so that nobody plays them into the new one.) No name goes before
+//! the one that takes its place is on disk: a power cut may keep the later of two changes and lose the earlier.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -93,7 +94,7 @@ fn make(backup: &Path, named: &Path, pace: &mut Pace<'_, '_>) -> Result<RestoreR
     is_unused_by_all(&path)?;
     let old = Old::take(&path)?;
     let turn = Turn::take(&destination)?;
-    let (kept, alone) = old.set_aside(&path)?;
+    let (kept, alone) = old.set_aside(&path, &turn)?;
     turn.sync(&path)?;
     staged.publish(&path)?;
     // Until here nobody could open the old one.
@@ -102,7 +103,7 @@ fn make(backup: &Path, named: &Path, pace: &mut Pace<'_, '_>) -> Result<RestoreR
     Ok(RestoreReport { path, kept, method, health })
 }
 
-/// How long a process is waited for that may only be a copy of this one, about to become another program.
+/// How long a process is waited for, or a lock of its, that may only be a copy of this one, about to become another program.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Whether nobody has the database open, also a connection in rollback mode that is idle, which has no locks.
@@ -149,8 +150,12 @@ impl Old {
             return Ok(if BELONGING.iter().any(&is_beside) { Old::AsItIs } else { Old::Nothing });
         }
         if let Ok(file) = Beside::open(path) {
-            if file.is_locked().unwrap_or(false) {
-                return Err(busy(path, "somebody has a lock on it".to_owned()));
+            let began = Instant::now();
+            while file.is_locked().unwrap_or(false) {
+                if began.elapsed() > PATIENCE {
+                    return Err(busy(path, "somebody has a lock on it".to_owned()));
+                }
+                std::thread::sleep(Duration::from_millis(10));
             }
         }
         if ["-wal", "-journal"].iter().any(is_beside) || is_database(path).ok() != Some(true) {
@@ -179,7 +184,7 @@ impl Old {
 
     /// Keeps it under another name, under which it stays when the first goes to the new one. Nobody gets in as long as the
     /// connection is open.
-    fn set_aside(self, path: &Path) -> Result<(Option<PathBuf>, Option<Connection>), Error> {
+    fn set_aside(self, path: &Path, turn: &Turn) -> Result<(Option<PathBuf>, Option<Connection>), Error> {
         let failed = |error: &std::io::Error| Error::of_file(path, "it cannot be kept aside", error);
         let aside = free_name(path);
         let connection = match self {
@@ -193,14 +198,16 @@ impl Old {
             Old::AsItIs => None,
         };
         // All of it has its second name before the first of anything goes. The database goes first: where it is missing nobody
-        // takes its log for that of another.
+        // takes its log for that of another, and without its log it would be there with commits missing.
         let endings = || std::iter::once("").chain(BELONGING);
         let there = |ending: &&str| std::fs::symlink_metadata(with_ending(path, ending)).is_ok();
         let moves = endings().filter(there).map(|ending| (with_ending(path, ending), with_ending(&aside, ending)));
         let moves: Vec<(PathBuf, PathBuf)> = moves.collect();
-        let linked = moves.iter().all(|(from, to)| std::fs::hard_link(from, to).is_ok());
-        for (from, to) in &moves {
-            let gone = if linked { std::fs::remove_file(from) } else { std::fs::rename(from, to) };
+        let linked = moves.iter().take_while(|(from, to)| std::fs::hard_link(from, to).is_ok()).count();
+        for (number, (from, to)) in moves.iter().enumerate() {
+            turn.sync(path)?;
+            // A rename between two names of one file does nothing (rename(2)).
+            let gone = if number < linked { std::fs::remove_file(from) } else { std::fs::rename(from, to) };
             gone.map_err(|error| failed(&error))?;
         }
         Ok((Some(aside), connection))

@@ -2,13 +2,15 @@
 //!
 //! Invariant: at every moment the name of the backup leads to a whole backup, the old one or the new, and of the older ones at
 //! most the last is gone. Each step is one rename, the oldest first; a step that a killed run has not done is done by the
-//! next. (On a filesystem without hard links the name is free for a moment, and the backup is then `.1`.)
+//! next. A step takes a name away from a backup, so it waits until the new name that the step before has given to that backup
+//! is on disk: POSIX lets a power cut keep the later of two renames and lose the earlier. (On a filesystem without hard links
+//! the name is free for a moment, and the backup is then `.1`.)
 
 use std::path::{Path, PathBuf};
 
 use super::destination::{Destination, is_database, is_unused};
 use super::staged::{Staged, Turn, fresh_name};
-use crate::beside::identity_of;
+use crate::beside::{Beside, identity_of};
 use crate::error::Error;
 
 /// Gives the copy its name.
@@ -17,12 +19,13 @@ pub(super) fn publish(staged: Staged, destination: &Destination) -> Result<(), E
     // Somebody may have opened it since.
     is_unused(&destination.path)?;
     if destination.keep > 1 && exists(&destination.path) {
-        make_room(destination)?;
+        // What a killed run has renamed.
+        turn.sync(&destination.path)?;
+        make_room(destination, &turn)?;
         let first = destination.numbered(1);
         if !is_same(&destination.path, &first) {
             keep_as(destination, &first)?;
         }
-        // A power cut may not leave the last name without the others.
         turn.sync(&destination.path)?;
     }
     staged.publish(&destination.path)?;
@@ -43,8 +46,17 @@ fn failed(path: &Path, error: &std::io::Error) -> Error {
     Error::of_file(path, "an older backup cannot be moved", error)
 }
 
+/// Has the backup that is there last, if a run was killed before it did that, or somebody else has put it there.
+pub(super) fn settle(destination: &Destination) -> Result<(), Error> {
+    let path = &destination.path;
+    let file = Beside::open(path).map_err(|error| Error::of_file(path, "it cannot be opened", &error))?;
+    let synced = file.fd().and_then(|fd| Ok(rustix::fs::fsync(fd)?));
+    synced.map_err(|error| Error::of_file(path, "it cannot be synced", &error))?;
+    Turn::take(destination)?.sync(path)
+}
+
 /// Moves older backups on, as far as there is no gap that takes them.
-fn make_room(destination: &Destination) -> Result<(), Error> {
+fn make_room(destination: &Destination, turn: &Turn) -> Result<(), Error> {
     let first = destination.numbered(1);
     if !exists(&first) || is_same(&destination.path, &first) {
         return Ok(());
@@ -54,6 +66,7 @@ fn make_room(destination: &Destination) -> Result<(), Error> {
     for number in (1..last).rev() {
         let (from, to) = (destination.numbered(number), destination.numbered(number + 1));
         std::fs::rename(&from, &to).map_err(|error| failed(&from, &error))?;
+        turn.sync(&to)?;
     }
     Ok(())
 }

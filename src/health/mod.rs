@@ -5,6 +5,7 @@
 //! own, finds something too.
 
 mod ahead;
+mod cells;
 mod finding;
 mod message;
 pub(crate) mod pace;
@@ -155,8 +156,10 @@ fn look(connection: &Connection, path: &Path, check: Check, pace: &mut Pace<'_, 
         return Err(pace::cancelled(path));
     }
     let sql = format!("PRAGMA main.{pragma}({MOST})");
+    let cells = cells::Unchecked::on(connection);
     // Each page is read for its tree, and those of tables once more for their rows.
     let rows = watched::run(connection, pace, size * pages * 2, size, || rows(connection, &sql));
+    drop(cells);
     let rows = match rows {
         None => return Err(pace::cancelled(path)),
         Some(Ok(rows)) => rows,

@@ -165,17 +165,34 @@ pub(super) fn kept(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(kept)
 }
 
-/// Gives the copy at `copy` the name under which it is kept, unless the same is kept already. The name, and whether it was.
+/// Puts the copy on disk, and says its sum. It takes a while and needs nobody, so it can go on beside other work.
 ///
 /// # Errors
 /// Those of the files.
-pub(super) fn keep(path: &Path, copy: &Path) -> Result<(PathBuf, bool), Error> {
+pub(super) fn settle(copy: &Path) -> io::Result<u64> {
+    for ending in FILES {
+        match File::open(with_ending(copy, ending)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            file => file?.sync_all()?,
+        }
+    }
+    sum(copy)
+}
+
+/// Gives the copy at `copy`, which is settled, the name under which it is kept, unless the same is kept already. The name, and
+/// whether it was.
+///
+/// # Errors
+/// Those of the files.
+pub(super) fn keep(path: &Path, copy: &Path, settled: io::Result<u64>) -> Result<(PathBuf, bool), Error> {
     let failed = |error: io::Error| Error::of_file(path, "the damaged database cannot be kept", &error);
-    let sum = sum(copy).map_err(failed)?;
+    let sum = settled.map_err(failed)?;
     let ending = format!("-{sum:016x}");
     for kept in kept(path).map_err(failed)? {
         let named_so = kept.as_os_str().as_encoded_bytes().ends_with(ending.as_bytes());
         if named_so && is_same(&kept, copy).map_err(failed)? {
+            // Who has kept it may have been killed before its name was on disk.
+            sync_directory(directory_of(path))?;
             return Ok((kept, true));
         }
     }
@@ -188,6 +205,10 @@ pub(super) fn keep(path: &Path, copy: &Path) -> Result<(PathBuf, bool), Error> {
         let mode = std::fs::metadata(path).map_or(0o400, |found| found.mode() & 0o444);
         file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
+        if ending.is_empty() {
+            // A power cut may keep the later of two names and lose the earlier.
+            sync_directory(directory_of(path))?;
+        }
         std::fs::rename(&from, &to).map_err(failed)?;
     }
     sync_directory(directory_of(path))?;
@@ -198,10 +219,14 @@ pub(super) fn keep(path: &Path, copy: &Path) -> Result<(PathBuf, bool), Error> {
 pub(super) fn thin_out(path: &Path, most: usize, newest: &Path) {
     let kept = kept(path).unwrap_or_default();
     let surplus = kept.len().saturating_sub(most);
-    for old in kept.iter().filter(|old| *old != newest).take(surplus) {
-        // The database first: without it nobody takes the rest for whole.
-        for ending in FILES {
+    let old: Vec<&PathBuf> = kept.iter().filter(|old| *old != newest).take(surplus).collect();
+    // The database first: without it nobody takes the rest for whole. What a power cut leaves of it, the next recovery removes.
+    for ending in FILES {
+        for old in &old {
             let _ = std::fs::remove_file(with_ending(old, ending));
+        }
+        if old.is_empty() || sync_directory(directory_of(path)).is_err() {
+            return;
         }
     }
 }

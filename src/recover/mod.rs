@@ -157,7 +157,13 @@ impl Recover {
             recovery.took = began.elapsed();
             return Ok(recovery);
         }
-        recovery.outcome = self.save(&work, &recovery.path, &health, pace)?;
+        let settled;
+        (recovery.outcome, settled) = std::thread::scope(|scope| {
+            let settled = scope.spawn(|| evidence::settle(&work.copy()));
+            let outcome = self.save(&work, &recovery.path, &health, pace);
+            let settled = settled.join().unwrap_or_else(|_| Err(std::io::Error::other("it could not be read")));
+            outcome.map(|outcome| (outcome, settled))
+        })?;
         if health.checksums && matches!(recovery.outcome, Outcome::Salvaged(_)) {
             let again = format!("hardened checksum on {}", recovery.path.display());
             recovery
@@ -169,7 +175,7 @@ impl Recover {
         take_after(&work, &path)?;
         // Who has opened it since waits for a lock, and would write to a file without a name afterwards.
         is_unused(&path, &main)?;
-        let (kept, before) = evidence::keep(&path, &work.copy())?;
+        let (kept, before) = evidence::keep(&path, &work.copy(), settled)?;
         (recovery.kept, recovery.kept_before, recovery.took) = (Some(kept.clone()), before, began.elapsed());
         let recovery = publish(&mut work, &path, recovery)?;
         if let Some(most) = self.keep_corrupt {
@@ -228,7 +234,14 @@ impl Recover {
 /// Opens the database and keeps everybody else out.
 fn alone(path: &Path) -> Result<Beside, Error> {
     let failed = |error: std::io::Error| Error::of_file(path, "it cannot be opened", &error);
-    let main = match Beside::alone(path) {
+    let deadline = Instant::now() + PATIENCE;
+    let taken = loop {
+        match Beside::alone(path) {
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            taken => break taken,
+        }
+    };
+    let main = match taken {
         Ok(Some(main)) => main,
         Ok(None) => return Err(in_use(path, "somebody has a lock on it")),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
@@ -241,7 +254,7 @@ fn alone(path: &Path) -> Result<Beside, Error> {
     Ok(main)
 }
 
-/// How long a process may have it open that another thread has forked and that has not come to exec(2).
+/// How long a process may have it open, or a lock on it, that another thread has forked and that has not come to exec(2).
 const PATIENCE: Duration = Duration::from_millis(300);
 
 fn is_unused(path: &Path, main: &Beside) -> Result<(), Error> {

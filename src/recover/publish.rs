@@ -33,7 +33,7 @@ const BELONGING: [&str; 4] = ["-wal", "-journal", "-shm", "-guard"];
 pub(super) fn publish(work: &mut Work, path: &Path, recovery: Recovery) -> Result<Recovery, Error> {
     let failed = |error: std::io::Error| Error::of_file(path, "it cannot be replaced", &error);
     let Some(old) = Seen::of(path) else { return Err(failed(ErrorKind::NotFound.into())) };
-    let intent = Intent::new(old, recovery);
+    let intent = Intent::new(path, old, recovery);
     work.intend(&intent)?;
     work.keep = true;
     finish(work, path)?;
@@ -80,11 +80,13 @@ pub(super) enum Left {
 /// As [`publish`].
 pub(super) fn resume(work: &mut Work, path: &Path) -> Result<Left, Error> {
     let Some(intent) = work.unfinished() else { return Ok(Left::Nothing) };
+    // It may have been killed before that, whatever it has renamed.
+    work.settle()?;
     if !work.new_database().exists() {
         return Ok(Left::Done(intent.recovery));
     }
     // Somebody has written to it since, or put another one there: that counts.
-    if Seen::of(path).as_ref() != Some(&intent.old) {
+    if !intent.is_current(path) {
         return Ok(Left::Nothing);
     }
     work.keep = true;

@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::report::Recovery;
-use crate::beside::directory_of;
+use crate::beside::{directory_of, with_ending};
 use crate::error::{Detail, Error};
 
 /// The copy of the damaged database; its log and journal have this name with SQLite's endings.
@@ -39,8 +39,12 @@ pub(super) struct Work {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Intent {
     version: u32,
-    /// The damaged database as it was seen last.
-    pub(super) old: Seen,
+    /// The damaged database as it was seen last, with its log and its journal.
+    old: Seen,
+    #[serde(default)]
+    log: Option<Seen>,
+    #[serde(default)]
+    journal: Option<Seen>,
     /// What will be reported.
     pub(super) recovery: Recovery,
 }
@@ -64,8 +68,19 @@ impl Seen {
 }
 
 impl Intent {
-    pub(super) fn new(old: Seen, recovery: Recovery) -> Intent {
-        Intent { version: 1, old, recovery }
+    pub(super) fn new(path: &Path, old: Seen, recovery: Recovery) -> Intent {
+        let beside = |ending| Seen::of(&with_ending(path, ending));
+        Intent { version: 1, old, log: beside("-wal"), journal: beside("-journal"), recovery }
+    }
+
+    /// Whether the damaged database is still as it was seen, but for what a recovery has removed of it: a commit since may be in
+    /// a log alone.
+    pub(super) fn is_current(&self, path: &Path) -> bool {
+        let beside = |ending, seen: &Option<Seen>| {
+            let now = Seen::of(&with_ending(path, ending));
+            now.is_none() || now == *seen
+        };
+        Seen::of(path).as_ref() == Some(&self.old) && beside("-wal", &self.log) && beside("-journal", &self.journal)
     }
 }
 
@@ -137,10 +152,11 @@ impl Work {
     /// Those of the filesystem.
     pub(super) fn clear(&self) -> Result<(), Error> {
         let failed = |error: io::Error| Error::of_file(&self.directory, "it cannot be emptied", &error);
-        // First of all what gives meaning to the rest.
+        // First of all what gives meaning to the rest, and for good: without the rest it would say that all is done.
         match std::fs::remove_file(self.directory.join(INTENT)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+            Ok(()) => sync_directory(&self.directory)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
         }
         for entry in std::fs::read_dir(&self.directory).map_err(failed)?.flatten() {
             std::fs::remove_file(entry.path()).map_err(failed)?;
@@ -152,6 +168,15 @@ impl Work {
     pub(super) fn unfinished(&self) -> Option<Intent> {
         let text = std::fs::read(self.directory.join(INTENT)).ok()?;
         serde_json::from_slice::<Intent>(&text).ok().filter(|intent| intent.version == 1)
+    }
+
+    /// Has what is in the directory last, and the directory itself.
+    ///
+    /// # Errors
+    /// Those of the filesystem.
+    pub(super) fn settle(&self) -> Result<(), Error> {
+        sync_directory(&self.directory)?;
+        sync_directory(directory_of(&self.directory))
     }
 
     /// Writes down what is about to happen, so that it lasts.
@@ -167,7 +192,7 @@ impl Work {
             std::fs::rename(&draft, self.directory.join(INTENT))
         };
         write().map_err(|error| Error::of_file(&draft, "it cannot be written", &error))?;
-        sync_directory(&self.directory)
+        self.settle()
     }
 }
 

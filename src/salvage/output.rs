@@ -48,6 +48,7 @@ impl Output {
              PRAGMA synchronous = OFF;
              PRAGMA locking_mode = EXCLUSIVE;
              PRAGMA cache_size = -65536;
+             PRAGMA threads = 2;
              PRAGMA foreign_keys = OFF;
              PRAGMA ignore_check_constraints = ON;
              PRAGMA trusted_schema = OFF;

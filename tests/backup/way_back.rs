@@ -75,6 +75,25 @@ fn a_log_without_its_database_is_not_played_into_the_restored_one() {
 }
 
 #[test]
+fn a_log_is_not_left_beside_the_restored_one_where_only_some_names_can_be_linked() {
+    let place = Place::new(&Options::new());
+    let to = place.saved("a");
+    backup(&place.connection, &to).unwrap();
+    add(&place.connection);
+    let files = ["app.db", "app.db-wal"].map(|name| place.home.path().join(name));
+    let left = files.each_ref().map(|file| std::fs::read(file).unwrap());
+    drop(place.connection);
+    // As a process that was killed leaves them, and what has no second name: here a directory.
+    files.iter().zip(left).for_each(|(file, bytes)| std::fs::write(file, bytes).unwrap());
+    std::fs::create_dir(place.home.path().join("app.db-shm")).unwrap();
+    let kept = restore(&to, &place.path).unwrap().kept.unwrap();
+    assert!(!files[1].exists());
+    assert_eq!(text(&stock(&place.path), "SELECT n FROM count"), "300");
+    std::fs::remove_dir(format!("{}-shm", kept.display())).unwrap();
+    assert_eq!(text(&stock(&kept), "SELECT n FROM count"), "301");
+}
+
+#[test]
 fn a_damaged_or_missing_backup_changes_nothing() {
     let place = Place::new(&Options::new());
     let to = place.saved("a");

@@ -4,6 +4,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -57,6 +58,54 @@ pub(crate) fn is_conductor(test: &'static str) -> bool {
 
 /// Who only looks has no turn among busy writers.
 const PATIENCE: Duration = Duration::from_secs(100);
+
+/// What happens to the server while all write: a program, if there is one.
+struct Disturbance {
+    program: Option<String>,
+    after: Duration,
+    running: Option<Child>,
+    has_been: bool,
+}
+
+impl Disturbance {
+    fn of(hardened: bool, after: Duration) -> Disturbance {
+        let program =
+            std::env::var("HARDENED_NETWRITERS_DISTURB").ok().filter(|program| hardened && !program.is_empty());
+        Disturbance { program, after, running: None, has_been: false }
+    }
+
+    /// Begins it in its time, and answers whether it has come to its end.
+    fn is_over(&mut self, elapsed: Duration) -> bool {
+        let Some(program) = &self.program else { return true };
+        if self.has_been {
+            return true;
+        }
+        match &mut self.running {
+            None if elapsed >= self.after => self.running = Some(Command::new(program).spawn().unwrap()),
+            None => {}
+            Some(child) => {
+                if let Some(status) = child.try_wait().unwrap() {
+                    assert!(status.success(), "{program}: {status}");
+                    self.has_been = true;
+                }
+            }
+        }
+        self.has_been
+    }
+
+    fn has_been(&self) -> bool {
+        self.has_been
+    }
+}
+
+impl Drop for Disturbance {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.running {
+            let _gone = child.kill();
+            let _status = child.wait();
+        }
+    }
+}
 
 struct Stage {
     mount: String,
@@ -112,7 +161,8 @@ impl Stage {
         // The first commit makes the tables; the time counts from there.
         self.writers.wait_commits(1);
         let began = Instant::now();
-        while began.elapsed() < time {
+        let mut disturbance = Disturbance::of(self.hardened(), time / 3);
+        while began.elapsed() < time || !disturbance.is_over(began.elapsed()) {
             match self.writers.next() {
                 (writer, Some(Event::Begin(_))) => begun[writer] = Some(Instant::now()),
                 (writer, Some(Event::Commit(_))) => {
@@ -123,14 +173,18 @@ impl Stage {
                 (_, None) => {}
             }
         }
+        if disturbance.has_been() {
+            self.all_clients_go_on(None);
+        }
         let (took, total) = (began.elapsed().as_secs_f64(), commits.iter().sum::<u32>());
         let waits: Vec<String> = longest.iter().map(|wait| format!("{:.1}", wait.as_secs_f64())).collect();
         self.say(&format!(
             "{n} writers on {} clients: {total} commits in {took:.1} s, {:.1} a second; of each {commits:?}, longest \
-             transaction with its wait {} s",
+             transaction with its wait {} s{}",
             self.places.len(),
             f64::from(total) / took,
-            waits.join(" ")
+            waits.join(" "),
+            if disturbance.has_been() { "; the server was away in the middle" } else { "" }
         ));
     }
 

@@ -16,7 +16,7 @@ fn the_task_of_a_process_that_is_interrupted() {
 }
 
 /// A damaged database with a log, and a backup.
-fn prepare(home: &Path) {
+pub(super) fn prepare(home: &Path) {
     let path = home.join("app.db");
     make(&path);
     std::fs::copy(&path, home.join("app.db.bak")).unwrap();
@@ -51,7 +51,7 @@ fn is_all_there(home: &Path, before: &BTreeMap<String, Vec<u8>>, when: &str) {
     assert!(is_kept || is_old("app.db", "app.db-wal"), "{when}: {:?}", now.keys());
 }
 
-fn is_recovered(home: &Path, when: &str) {
+pub(super) fn is_recovered(home: &Path, when: &str) {
     let connection = stock(&home.join("app.db"));
     assert_eq!(text(&connection, "PRAGMA integrity_check"), "ok", "{when}");
     assert_eq!(text(&connection, "SELECT x FROM t WHERE id = 1001"), "in the log", "{when}");
@@ -86,5 +86,22 @@ fn a_disk_that_is_full_at_any_call_leaves_the_old_database_or_the_new_one() {
         is_all_there(home, &before, when);
         recover(home.join("app.db")).unwrap_or_else(|error| panic!("{when}: {error}"));
         is_recovered(home, when);
+    });
+}
+
+#[test]
+fn what_is_committed_between_a_killed_recovery_and_the_next_one_is_not_lost() {
+    if !require::program("strace") {
+        return;
+    }
+    // From where all is ready until the new database has the name.
+    everywhere(TASK, "recover", (Fate::Kill, "rename,unlink,fsync"), (40, 8), prepare, |home, when| {
+        let path = home.join("app.db");
+        let connection = stock(&path);
+        connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+        connection.execute_batch("INSERT INTO u VALUES('since')").unwrap();
+        drop(connection);
+        recover(&path).unwrap_or_else(|error| panic!("{when}: {error}"));
+        assert_eq!(text(&stock(&path), "SELECT group_concat(y) FROM u"), "never touched,since", "{when}");
     });
 }

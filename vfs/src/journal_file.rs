@@ -38,18 +38,20 @@ pub(crate) struct JournalFile {
 }
 
 impl JournalFile {
-    /// Makes an empty one for the same people as the database.
+    /// Makes an empty one for the same people as the database. A client that answers from its cache (`new`) must not be believed that
+    /// one which is there is empty.
     ///
     /// # Errors
-    /// If it cannot be made, or one is there that is not empty: whoever knows more about such a one must open it.
-    pub(crate) fn create(path: &Path, like: Access) -> io::Result<JournalFile> {
+    /// If it cannot be made, would get the number of a standard stream, or one is there that is not empty: whoever knows more
+    /// about such a one must open it.
+    pub(crate) fn create(path: &Path, like: Access, new: bool) -> io::Result<JournalFile> {
         let mode = like.mode & 0o777;
-        let flags = libc::O_NOFOLLOW;
+        let flags = libc::O_NOFOLLOW | if new { libc::O_EXCL } else { 0 };
         let mut options = File::options();
         let file =
             options.read(true).write(true).create(true).truncate(false).mode(mode).custom_flags(flags).open(path)?;
         if file.as_raw_fd() <= libc::STDERR_FILENO {
-            // A program that has closed these may still write to them.
+            // A message of anybody's would be written into it.
             return Err(io::ErrorKind::Unsupported.into());
         }
         // The answer to open() has told it.
@@ -122,5 +124,26 @@ impl JournalFile {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.sync(),
             synced => synced,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::lock::fork;
+
+    #[test]
+    fn a_journal_never_stands_where_messages_of_a_program_go() {
+        let home = tempfile::tempdir().unwrap();
+        let journal = home.path().join("app.db-journal");
+        let access = Access { mode: 0o600, ..Access::default() };
+        assert!(JournalFile::create(&journal, access, false).is_ok());
+        let refused = fork::in_child(|| {
+            // SAFETY: this process is a copy that writes no messages.
+            unsafe { libc::close(libc::STDERR_FILENO) };
+            JournalFile::create(&journal, access, false).is_err()
+        });
+        assert!(refused, "the base knows what to do about it");
     }
 }

@@ -5,7 +5,8 @@
 //! to the database; it is by them that SQLite itself knows that its cache is still good, and it reads them first.
 //!
 //! Invariant: a size is known only together with these bytes, and only if the file had it when the header held them; the
-//! writes of this connection change both.
+//! writes of this connection change both. In WAL mode none is known: there a checkpoint by others changes the size while the
+//! lock is held.
 
 /// What is read of the header when SHARED is taken, and where.
 pub(crate) const HEADER: usize = 16;
@@ -47,7 +48,10 @@ impl KnownSize {
 
     /// This connection has written there.
     pub(crate) fn wrote(&mut self, at: u64, bytes: &[u8]) {
-        let Some((header, size)) = &mut self.known else { return };
+        let Some((header, size)) = &mut self.known else {
+            self.seen = None;
+            return;
+        };
         *size = (*size).max(at + bytes.len() as u64);
         let from = AT.checked_sub(at).and_then(|from| usize::try_from(from).ok());
         let range = from.and_then(|from| bytes.get(from..from.checked_add(HEADER)?));
@@ -129,6 +133,16 @@ mod tests {
             size.saw(&page(1)[24..40]);
             assert_eq!(size.size(), None, "{at} {length}");
         }
+    }
+
+    #[test]
+    fn a_write_before_the_size_was_told_leaves_it_unknown() {
+        let mut size = KnownSize::default();
+        size.saw(&page(1)[24..40]);
+        size.wrote(0, &page(2));
+        size.told(1024);
+        size.saw(&page(1)[24..40]);
+        assert_eq!(size.size(), None);
     }
 
     #[test]

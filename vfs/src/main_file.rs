@@ -205,9 +205,16 @@ impl MainFile {
         lock(&self.in_flight)
     }
 
-    /// How large the database is, as far as this connection knows; `None` where asking is cheap.
+    /// How large the database is, as far as this connection knows; `None` where asking is cheap, where there may be a WAL, whose
+    /// checkpoint by others changes the size under our lock, and where this connection writes without passing by here.
     pub(crate) fn known_size(&self) -> Option<MutexGuard<'_, KnownSize>> {
-        (self.combines && self.native).then(|| lock(&self.known_size))
+        let follows = match self.access {
+            Access::ReadWrite => self.shared.is_some(),
+            Access::ReadOnly | Access::Immutable => true,
+            Access::NoLock => false,
+        };
+        let knows = self.combines && self.native && follows && matches!(lock(&self.policy).rule, Rule::Rollback(_));
+        knows.then(|| lock(&self.known_size))
     }
 
     /// Whether the guard's record is kept with as few requests as it takes to know what is in flight.

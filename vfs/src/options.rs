@@ -52,7 +52,8 @@ pub enum RollbackJournal {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GuardChoice {
-    /// As measured to be best for the filesystem: `on` everywhere.
+    /// As measured to be best for the filesystem: `on`; where it is not local, without a word about transactions that have
+    /// committed, which would be round trips.
     #[default]
     Auto,
     /// No record is kept. A failed sync is still healed or stops everything.

@@ -1,7 +1,9 @@
 //! The grammar of the options.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use hardened_vfs::{FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice, RollbackJournal};
+use hardened_vfs::{
+    CombineChoice, FsChoice, GuardChoice, KEYS, LocksChoice, OptionError, Options, PolicyChoice, RollbackJournal,
+};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::time::Duration;
@@ -62,12 +64,16 @@ fn each_key_sets_its_option_and_no_other() {
         ("locks=auto", with(|_| {})),
         ("locks=OFD", with(|o| o.locks = LocksChoice::Ofd)),
         ("locks=posix", with(|o| o.locks = LocksChoice::Posix)),
+        ("combine=auto", with(|_| {})),
+        ("combine=ON", with(|o| o.combine = CombineChoice::On)),
+        ("combine=off", with(|o| o.combine = CombineChoice::Off)),
         ("base=unix-dotfile", with(|o| o.base = Some("unix-dotfile".into()))),
         ("&fs=local&&journal=persist&", with(|o| (o.fs, o.journal) = (FsChoice::Local, RollbackJournal::Persist))),
     ] {
         assert_eq!(parse(text), expected, "{text}");
     }
-    let text = "policy=wal&fs=local&journal=truncate&guard=on&busy_timeout=1&fs_timeout=2&checksum=on&locks=ofd&base=x";
+    let text = "policy=wal&fs=local&journal=truncate&guard=on&busy_timeout=1&fs_timeout=2&checksum=on&locks=ofd&combine=on&\
+                base=x";
     let all = parse(text);
     assert_eq!(all.to_string(), text);
     for key in KEYS {

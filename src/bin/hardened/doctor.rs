@@ -10,7 +10,7 @@ use hardened_sqlite::VerdictReport;
 use serde_json::json;
 
 use crate::examine::{Examination, Finding, Level, examine};
-use crate::failure::Failure;
+use crate::failure::{Failure, Told};
 use crate::map::{self, Style, When};
 use crate::record;
 use crate::table::printable;
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<ExitCode, Failure
     if let Some(style) = std::env::var_os(WORKER) {
         match look(args, Style::parse(&style.to_string_lossy()), out) {
             Ok(code) => writeln!(out, "{END}{code}"),
-            Err(failure) => writeln!(out, "{END}{}", told(failure)?),
+            Err(failure) => writeln!(out, "{END}{}", json!(failure.told()?)),
         }
         .map_err(Failure::Output)?;
         return Ok(ExitCode::SUCCESS);
@@ -95,22 +95,10 @@ pub(crate) fn run(args: &Args, out: &mut impl Write) -> Result<ExitCode, Failure
     }
 }
 
-/// A failure of the worker as one line, for [`heard`].
-fn told(failure: Failure) -> Result<String, Failure> {
-    let code = failure.exit_code();
-    let (message, hint) = match failure {
-        Failure::Output(_) => return Err(failure),
-        Failure::Usage(message) => (message, None),
-        Failure::Open { message, hint } | Failure::Sql { message, hint } => (message, hint),
-    };
-    Ok(json!([code, message, hint]).to_string())
-}
-
 /// How the worker ended.
 fn heard(end: &str) -> Result<ExitCode, Failure> {
-    match serde_json::from_str::<(u8, String, Option<String>)>(end) {
-        Ok((2, message, _)) => Err(Failure::Usage(message)),
-        Ok((_, message, hint)) => Err(Failure::Open { message, hint }),
+    match serde_json::from_str::<Told>(end) {
+        Ok(told) => Err(told.into()),
         Err(_) => Ok(ExitCode::from(end.parse::<u8>().unwrap_or(3))),
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::table::printable;
 use hardened_sqlite::rusqlite;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
 
@@ -55,9 +56,36 @@ impl Failure {
         }
     }
 
+    /// For the process that has started this one.
+    ///
+    /// # Errors
+    /// Standard output, on which it is told, did not take something before.
+    pub(crate) fn told(self) -> Result<Told, Failure> {
+        let code = self.exit_code();
+        match self {
+            Failure::Output(_) => Err(self),
+            Failure::Usage(message) => Ok(Told(code, message, None)),
+            Failure::Open { message, hint } | Failure::Sql { message, hint } => Ok(Told(code, message, hint)),
+        }
+    }
+
     /// Whether the reader of standard output went away, which is how `head` ends a pipeline.
     pub(crate) fn is_closed_output(&self) -> bool {
         matches!(self, Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// A failure on its way from one process to another: the exit code, the message and the hint.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Told(u8, String, Option<String>);
+
+impl From<Told> for Failure {
+    fn from(Told(code, message, hint): Told) -> Failure {
+        match code {
+            1 => Failure::Sql { message, hint },
+            2 => Failure::Usage(message),
+            _ => Failure::Open { message, hint },
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! reaches the terminal unescaped. The exit code tells the outcome, as [`EXIT_CODES`] says.
 
 mod backup;
+mod bench;
 mod check;
 mod checksum;
 mod doctor;
@@ -60,6 +61,8 @@ enum Command {
     Convert(journal::ConvertArgs),
     #[command(after_help = checksum::EXIT_CODES)]
     Checksum(checksum::Args),
+    #[command(after_help = bench::EXIT_CODES)]
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Checkpoint(args) => journal::checkpoint(&args, &mut out),
         Command::Convert(args) => journal::convert(&args, &mut out),
         Command::Checksum(args) => checksum::run(&args, &mut out),
+        Command::Bench(args) => bench::run(&args, &mut out),
     };
     // What was printed before a failure belongs above its message.
     let flushed = out.flush().map_err(Failure::Output);

@@ -25,19 +25,33 @@ impl Bar {
 
     /// Shows it, and goes on.
     pub(crate) fn show(&mut self, progress: Progress) -> ControlFlow<()> {
-        if let Some(bar) = &self.0 {
-            bar.set_message(match progress.stage {
-                Stage::Read => "reading",
-                Stage::Check => "checking",
-                Stage::Copy => "copying",
-                Stage::Verify => "verifying",
-                Stage::Salvage => "salvaging",
-                _ => "working",
-            });
-            bar.set_length(progress.total);
-            bar.set_position(progress.done);
-        }
+        let what = match progress.stage {
+            Stage::Read => "reading",
+            Stage::Check => "checking",
+            Stage::Copy => "copying",
+            Stage::Verify => "verifying",
+            Stage::Salvage => "salvaging",
+            _ => "working",
+        };
+        self.at(what, progress.done, progress.total);
         ControlFlow::Continue(())
+    }
+
+    /// Shows how much of what is done.
+    pub(crate) fn at(&mut self, what: &'static str, done: u64, total: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_message(what);
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    }
+
+    /// Does what prints on the same terminal.
+    pub(crate) fn hidden<T>(&mut self, print: impl FnOnce() -> T) -> T {
+        match &self.0 {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
     }
 }
 

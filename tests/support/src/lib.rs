@@ -27,3 +27,4 @@ pub mod shell;
 pub mod sqlite;
 pub mod strace;
 pub mod system_call;
+pub mod unsynced;

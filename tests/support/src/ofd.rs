@@ -46,3 +46,20 @@ fn set(file: &File, kind: i32, start: i64, len: i64) {
     let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
     assert_eq!(rc, 0, "F_OFD_SETLK: {}", std::io::Error::last_os_error());
 }
+
+/// Whether another open file has a lock on any of these bytes.
+///
+/// # Panics
+/// If the filesystem does not tell.
+pub fn is_locked(file: &File, start: i64, len: i64) -> bool {
+    // SAFETY: all zeroes is a valid flock.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as i16;
+    lock.l_whence = libc::SEEK_SET as i16;
+    lock.l_start = start;
+    lock.l_len = len;
+    // SAFETY: F_OFD_GETLK takes an open file and a flock whose l_pid is 0, which lives across the call.
+    let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
+    assert_eq!(rc, 0, "F_OFD_GETLK: {}", std::io::Error::last_os_error());
+    lock.l_type != libc::F_UNLCK as i16
+}

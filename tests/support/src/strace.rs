@@ -38,8 +38,13 @@ pub fn begin() {
     let _ = std::fs::metadata("/begin");
 }
 
+/// Says something to who traces the process: that something is done, say.
+pub fn mark(what: &str) {
+    let _ = std::fs::metadata(format!("/mark/{what}"));
+}
+
 /// Runs the test `test` as the process, under strace with these options; what strace has written.
-fn traced(test: &str, home: &Path, what: &str, options: &[&str]) -> String {
+pub(crate) fn traced(test: &str, home: &Path, what: &str, options: &[&str]) -> String {
     let output = home.join("trace");
     let _ = Command::new(require::find_program("strace").unwrap())
         .args(["-f", "-qq", "-o"])

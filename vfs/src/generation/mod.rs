@@ -159,7 +159,8 @@ impl Generation {
         self.looked[work as usize].store(false, Ordering::Relaxed);
     }
 
-    /// Whether the name of the database leads to the open file, by one request at most. `false` if that is not known.
+    /// Whether the name of the database leads to the open file, by one request at most, which also tells who may read and write
+    /// it. `false` if that is not known.
     pub(crate) fn is_in_place(&self, database: &Path, class: Class) -> bool {
         use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
         // Following the name is what tells; the attributes of what is found there need not be fresh for that. Not so on NFS,
@@ -169,8 +170,18 @@ impl Generation {
             _ => (AtFlags::empty(), StatxFlags::BASIC_STATS),
         };
         let Ok(found) = statx(CWD, database, flags, wanted) else { return false };
-        let device = makedev(found.stx_dev_major, found.stx_dev_minor);
-        self.identity(Which::Database) == Some((device, found.stx_ino))
+        let identity = (makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let is = names.open[Which::Database as usize] == Some(identity);
+        if is
+            && StatxFlags::from_bits_retain(found.stx_mask)
+                .contains(StatxFlags::MODE | StatxFlags::UID | StatxFlags::GID)
+        {
+            // Somebody may have changed them since.
+            let access = Access { mode: found.stx_mode.into(), user: found.stx_uid, group: found.stx_gid };
+            names.access = Some(access);
+        }
+        is
     }
 
     /// Which names have moved, by one look at the directory where that is enough. A name that cannot be looked at proves

@@ -1,6 +1,7 @@
 //! Keeps neighbours from beginning to lock a database while descriptors of it are closed.
 //!
-//! Whoever takes the first lock on a database takes PENDING shared before it. So while we have PENDING exclusively, who has no
+//! Whoever takes the first lock on a database takes PENDING shared before it; connections of ours on network mounts only ask for it,
+//! but their locks are those of the open file, which no close() drops. So while we have PENDING exclusively, who has no
 //! lock gets none, and who has one is seen when the kernel is asked. A close() drops the POSIX locks of the process before the
 //! locks of the open file that is closed (fcntl_locking(2)): a barrier goes with the last descriptor that is closed, and not too
 //! early.
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::PENDING;
 use super::handles::{self, Registered};
+use super::streams;
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +72,7 @@ pub(super) fn lower(fd: RawFd) {
 
 /// The same file once more. Not to be had without /proc, without a free descriptor, or as a user who may not write there any more.
 fn open_again(fd: RawFd) -> Option<Registered> {
+    streams::occupy();
     let file = File::options().read(true).write(true).open(format!("/proc/self/fd/{fd}")).ok()?;
     Some(handles::register(file.into_raw_fd()))
 }
@@ -147,6 +150,17 @@ mod tests {
             assert_eq!(handle.close_with(base), 0, "{others} others");
             assert!(may_begin(&neighbour));
         }
+    }
+
+    #[test]
+    fn its_descriptor_never_has_the_number_of_a_standard_stream() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let high = super::super::fork::in_child(|| {
+            // SAFETY: this process is a copy that writes no messages.
+            unsafe { libc::close(libc::STDERR_FILENO) };
+            open_again(file.as_file().as_raw_fd()).is_some_and(|again| again.fd() > libc::STDERR_FILENO)
+        });
+        assert!(high, "where it may be kept for long");
     }
 
     #[test]

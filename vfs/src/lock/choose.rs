@@ -90,6 +90,7 @@ mod linux {
     use crate::explain;
     use crate::fs::{Class, LockReach};
     use crate::main_file::{Access, MainFile};
+    use crate::policy::Rule;
     use crate::refusal::Refusal;
 
     /// Locks of our own, or why they cannot be had.
@@ -162,6 +163,9 @@ mod linux {
                 "of the open file (OFD), step by step: SMB does not turn a shared lock into an exclusive one".to_owned()
             }
         };
-        Ok(Ok(Chosen { locks: Some(Locks::new(handle, upgrade)), said }))
+        let locks = Locks::new(handle, upgrade);
+        // On SMB each question takes the lock and gives it back, and readers must meet PENDING.
+        let turns = verdict.class != Class::Local && upgrade == Upgrade::Atomic && main.policy().rule != Rule::Off;
+        Ok(Ok(Chosen { locks: Some(if turns { locks.in_turns() } else { locks }), said }))
     }
 }

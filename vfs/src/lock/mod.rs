@@ -6,9 +6,11 @@
 //! EXCLUSIVE the level is PENDING, which keeps new readers out until the next step or unlock, also where SHARED was lost on
 //! the way.
 //!
+//! Where each request is a round trip, a `queue` shares the time among writers, and who waits keeps a `watch` on it.
+//!
 //! The rooms: `choose` decides whose locks a database gets, `ofd` is a handle, `parked` closes it behind a `barrier`, `fork` and
 //! `handles` keep it from children, `names` keeps connections by different names apart, `try_out` finds out whether locks lock,
-//! `kind` is what filesystems do with them, `glance` looks into a file without dropping any.
+//! `kind` is what filesystems do with them, `streams` keeps their handles from low numbers, `glance` looks into a file without dropping any.
 
 #[cfg(target_os = "linux")]
 mod barrier;
@@ -26,8 +28,12 @@ mod names;
 pub(crate) mod ofd;
 #[cfg(target_os = "linux")]
 pub(crate) mod parked;
+mod queue;
+#[cfg(target_os = "linux")]
+mod streams;
 #[cfg(target_os = "linux")]
 mod try_out;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -35,9 +41,11 @@ use std::io;
 use libsqlite3_sys as ffi;
 
 use crate::fs::Class;
+use queue::Queue;
 
 #[cfg(target_os = "linux")]
 pub(crate) use glance::glance;
+pub(crate) use watch::sleep;
 
 /// Only Linux has descriptors of a thread's own; elsewhere nobody looks.
 ///
@@ -76,6 +84,14 @@ pub(crate) trait Bytes {
     fn release(&self, range: Range) -> io::Result<()>;
     /// Whether somebody else's lock would be in the way of an exclusive one.
     fn taken(&self, range: Range) -> io::Result<bool>;
+    /// The first byte of an exclusive lock that somebody else has there; of several locks, of any.
+    fn exclusive(&self, range: Range) -> io::Result<Option<i64>> {
+        Ok(self.taken(range)?.then_some(range.start))
+    }
+    /// The descriptor, for questions while the connection sleeps.
+    fn descriptor(&self) -> Option<i32> {
+        None
+    }
     /// How large the file behind the handle is; `class` is that of its filesystem.
     fn size(&self, class: Class) -> Option<u64> {
         let _ = class;
@@ -117,6 +133,8 @@ pub(crate) enum Upgrade {
 /// The locks of one connection on one file.
 #[derive(Debug)]
 pub(crate) struct Locks<B> {
+    /// Before the bytes, whose descriptor it watches. None: nobody stands back.
+    queue: Option<Queue>,
     bytes: B,
     upgrade: Upgrade,
     level: Cell<i32>,
@@ -131,6 +149,7 @@ pub(crate) struct Locks<B> {
 impl<B: Bytes> Locks<B> {
     pub(crate) fn new(bytes: B, upgrade: Upgrade) -> Self {
         Locks {
+            queue: None,
             bytes,
             upgrade,
             level: Cell::new(ffi::SQLITE_LOCK_NONE),
@@ -138,6 +157,11 @@ impl<B: Bytes> Locks<B> {
             failure: RefCell::default(),
             errno: Cell::new(0),
         }
+    }
+
+    /// With turns for all who want the database, and with fewer calls for SHARED.
+    pub(crate) fn in_turns(self) -> Self {
+        Locks { queue: Some(Queue::new(&self.bytes)), ..self }
     }
 
     /// The level, as SQLITE_FCNTL_LOCKSTATE tells it.
@@ -177,7 +201,7 @@ impl<B: Bytes> Locks<B> {
 
     /// xLock: raises the level, or answers SQLITE_BUSY.
     pub(crate) fn lock(&self, wanted: i32) -> i32 {
-        match self.raise(wanted) {
+        let code = match self.raise(wanted) {
             Ok(true) => ffi::SQLITE_OK,
             Ok(false) => ffi::SQLITE_BUSY,
             Err(error) => {
@@ -187,7 +211,11 @@ impl<B: Bytes> Locks<B> {
                 }
                 code
             }
+        };
+        if let Some(queue) = &self.queue {
+            queue.tried(&self.bytes, wanted, code);
         }
+        code
     }
 
     /// Raises the level; `false` if somebody else's lock is in the way.
@@ -214,8 +242,12 @@ impl<B: Bytes> Locks<B> {
         Ok(raised)
     }
 
-    /// A reader passes PENDING, which a writer about to write holds.
+    /// A reader passes PENDING, which a writer about to write holds. That keeps the writer from waiting for ever and nothing
+    /// more, so in turns it is enough to ask.
     fn share(&self) -> io::Result<bool> {
+        if let Some(queue) = &self.queue {
+            return Ok(queue.pass(&self.bytes)? && self.bytes.take(SHARED, false)?);
+        }
         if !self.bytes.take(PENDING, false)? {
             return Ok(false);
         }
@@ -283,6 +315,9 @@ impl<B: Bytes> Locks<B> {
             self.bare.set(false);
             self.level.set(wanted);
         }
+        if let (Some(queue), ffi::SQLITE_LOCK_NONE) = (&self.queue, wanted) {
+            queue.left(&self.bytes);
+        }
         match result {
             Ok(()) => ffi::SQLITE_OK,
             Err((code, error)) => {
@@ -339,6 +374,9 @@ impl FileLocks {
     /// Gives all of them back, and closes the handle and the base file, as soon as that harms nobody. The code of the
     /// base's xClose.
     pub(crate) fn close_with(self, base: parked::Close) -> i32 {
+        if let Some(queue) = &self.queue {
+            queue.close();
+        }
         self.bytes.close_with(base)
     }
 

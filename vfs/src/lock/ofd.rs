@@ -16,7 +16,7 @@ use super::barrier::{self, Raised};
 use super::handles::{self, Registered};
 use super::kind::Kind;
 use super::parked::{self, Close, Identity};
-use super::{ALL, Bytes, Range, fork};
+use super::{ALL, Bytes, Range, fork, streams};
 use crate::fs::Class;
 
 /// Below this are the numbers that programs use, and mix up.
@@ -53,6 +53,7 @@ impl Handle {
                 return Ok(handle);
             }
         }
+        streams::occupy();
         Handle::on(File::options().read(true).write(!read_only).open(path)?, read_only)
     }
 
@@ -72,6 +73,7 @@ impl Handle {
         if let Some(mode) = create {
             options.create(true).mode(mode);
         }
+        streams::occupy();
         let file = options.open(path)?;
         let registered = handles::register(file.as_raw_fd());
         if let (Some(mode), Ok(found)) = (create, file.metadata()) {
@@ -364,6 +366,15 @@ impl Bytes for Handle {
 
     fn taken(&self, range: Range) -> io::Result<bool> {
         Ok(self.held(range)?.is_some())
+    }
+
+    fn exclusive(&self, range: Range) -> io::Result<Option<i64>> {
+        let lock = self.call(libc::F_OFD_GETLK, libc::F_RDLCK as libc::c_short, range)?;
+        Ok((lock.l_type != libc::F_UNLCK as libc::c_short).then_some(lock.l_start))
+    }
+
+    fn descriptor(&self) -> Option<i32> {
+        self.fd().ok().map(|fd| fd.as_raw_fd())
     }
 
     fn size(&self, class: Class) -> Option<u64> {

@@ -11,6 +11,7 @@ use super::open::last_error;
 use super::register::Registration;
 use super::vfs::path_of;
 use super::{bases, own_journal, protect};
+use crate::fs::Class;
 use crate::journal_file::{Access, JournalFile};
 use crate::lock::fork;
 use crate::main_file::{self, MainFile, Role};
@@ -131,6 +132,8 @@ fn own_journal(main: &MainFile, name: &Path) -> Option<BaseFile> {
         // Where a question is no round trip it is asked: somebody may have changed who may read the database.
         false => Access::of(&std::fs::metadata(&main.path).ok()?),
     };
-    let journal = JournalFile::create(name, access).ok()?;
+    // An open on NFS asks the server, and to make a new file exclusively takes it two requests; here there is none to ask.
+    let new = !matches!(main.verdict.class, Class::Network | Class::Local);
+    let journal = JournalFile::create(name, access, new).ok()?;
     own_journal::file_of(journal).ok()
 }

@@ -167,10 +167,7 @@ pub(crate) unsafe fn truncate(main: &MainFile, role: Role, file: &BaseFile, size
                 None => rollback::before_a_cut(&files, flight),
             }
         }
-        Role::Journal if to == 0 => {
-            flight.journal.run.clear();
-            rollback::before_the_end(&files, flight)
-        }
+        Role::Journal if to == 0 => rollback::before_the_end(&files, flight),
         Role::Wal if main.blocked.load(Ordering::Relaxed) => ffi::SQLITE_IOERR_DATA,
         Role::Wal if to == 0 => checkpoint::before_the_end(&files, flight),
         // SQLite cuts a log that has become too long after it has begun it anew.
@@ -182,6 +179,9 @@ pub(crate) unsafe fn truncate(main: &MainFile, role: Role, file: &BaseFile, size
     };
     if first != ffi::SQLITE_OK {
         return Some(first);
+    }
+    if role == Role::Journal {
+        flight.journal.run.cut(to);
     }
     let mut code = file.truncate(size);
     match role {
@@ -291,6 +291,10 @@ pub(crate) unsafe fn after_shared(main: &MainFile) -> Option<c_int> {
 pub(crate) unsafe fn before_unlock(main: &MainFile) {
     if main.holds.swap(false, Ordering::Relaxed) {
         main.in_flight().held.clear();
+        // With them the file would have been larger.
+        if let Some(mut size) = main.known_size() {
+            size.forget();
+        }
     }
     if main.over.load(Ordering::Relaxed) {
         // SAFETY: see above.

@@ -14,7 +14,8 @@ use crate::main_file::MainFile;
 pub(super) unsafe fn of_database(main: &MainFile, locks: Option<&FileLocks>, base: &BaseFile, size: *mut i64) -> c_int {
     let known = main.known_size().and_then(|known| known.size());
     let told = known
-        .or_else(|| locks.and_then(|locks| locks.size(main.verdict.class)))
+        // To SQLite's unix VFS a file of one byte is an empty one: only the base knows what it makes of it.
+        .or_else(|| locks.and_then(|locks| locks.size(main.verdict.class)).filter(|size| *size != 1))
         .and_then(|size| i64::try_from(size).ok());
     let code = match told {
         Some(told) => {

@@ -14,6 +14,7 @@ use super::register::{Registration, of};
 use super::{bases, journals, judge, open as opening, protect};
 use crate::explain;
 use crate::fs;
+use crate::lock;
 use crate::main_file;
 use crate::options::PolicyChoice;
 use crate::refusal;
@@ -192,7 +193,7 @@ pub(crate) unsafe extern "C" fn randomness(vfs: Vfs, size: c_int, out: *mut c_ch
 }
 
 pub(crate) unsafe extern "C" fn sleep(vfs: Vfs, microseconds: c_int) -> c_int {
-    forward!(vfs, base(vfs), xSleep(microseconds), 0)
+    guarded(0, || lock::sleep(microseconds, |microseconds| forward!(vfs, base(vfs), xSleep(microseconds), 0)))
 }
 
 pub(crate) unsafe extern "C" fn current_time(vfs: Vfs, time: *mut f64) -> c_int {
