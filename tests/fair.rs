@@ -108,8 +108,8 @@ fn two_writers_share_a_network_mount_of_which_stock_gives_one_of_them_all() {
     }
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     println!("| | transactions of each | ratio | of one writer's | BUSY | longest, ms |\n|---|---|---|---|---|---|");
-    // Where locks are requests, a change of turns costs some. A quiet machine has 0.05 more than this.
-    for (name, forward, total) in [("locks of the kernel", false, 0.9), ("locks of the server", true, 0.7)] {
+    // Where locks are requests, a change of turns costs some.
+    for (name, forward, total) in [("locks of the kernel", false, 0.95), ("locks of the server", true, 0.8)] {
         let place = Place::new(forward);
         at_last(|| {
             let [mut a, mut b] = [(); 2].map(|()| place.worker(TEST, "unix", WRITE));
@@ -189,7 +189,7 @@ fn a_writer_loses_little_time_to_one_that_waits_and_is_stopped() {
         drop(waiter);
         assert!(!ofd::is_locked(&handle, TICKETS.0, TICKETS.1), "and goes with its process");
         let line = line("one writer beside one that waits and is stopped", shares[1].rate, &shares[..1]);
-        (shares[0].rate >= 0.85 * shares[1].rate).then_some(()).ok_or(line)
+        (shares[0].rate >= 0.9 * shares[1].rate).then_some(()).ok_or(line)
     });
 }
 

@@ -225,19 +225,27 @@ fn a_filesystem_that_forgets_locks_only_by_their_owner_keeps_those_of_a_killed_p
         return;
     }
     for (vfs, kept) in [(STOCK, false), ("vfs=hardened&locks=posix", false), ("vfs=hardened", true)] {
-        let odd = Odd::new();
-        let mut killed = peer(&odd.path(), vfs);
-        assert_eq!((killed.run("BEGIN IMMEDIATE"), killed.run("INSERT INTO t VALUES (2)")), (0, 0));
-        // What is left are the FLUSH requests, which name the process and not the open file.
-        odd.mount.fault(Fault::on(Op::Release));
-        killed.kill();
-        let db = open(&odd.path(), "vfs=hardened");
-        let (code, note) = told(&db);
+        // The kernel names an open file by where it is in memory. If the next one gets the same place, the filesystem takes it
+        // for the one that has the lock.
+        let told = (0..10).map(|_| after_a_kill(vfs)).find(|(code, _)| !kept || *code != 0);
+        let (code, note) = told.expect("a lock that is kept");
         assert_eq!((code == rusqlite::ffi::SQLITE_BUSY, note.is_some()), (kept, kept), "{vfs}: {code} {note:?}");
         if let Some(note) = note {
             assert!(note.contains("fuse.oddfs") && note.contains("mount it again"), "{note}");
         }
     }
+}
+
+/// What a connection is told after another one was killed in a transaction, and the filesystem has heard only which process it was.
+fn after_a_kill(vfs: &str) -> (i32, Option<String>) {
+    let odd = Odd::new();
+    let mut killed = peer(&odd.path(), vfs);
+    assert_eq!((killed.run("BEGIN IMMEDIATE"), killed.run("INSERT INTO t VALUES (2)")), (0, 0));
+    // What is left are the FLUSH requests, which name the process and not the open file.
+    odd.mount.fault(Fault::on(Op::Release));
+    killed.kill();
+    let db = open(&odd.path(), "vfs=hardened");
+    told(&db)
 }
 
 /// Numbers of Linux, so that the root crate needs no libc.

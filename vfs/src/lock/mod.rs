@@ -10,7 +10,7 @@
 //!
 //! The rooms: `choose` decides whose locks a database gets, `ofd` is a handle, `parked` closes it behind a `barrier`, `fork` and
 //! `handles` keep it from children, `names` keeps connections by different names apart, `try_out` finds out whether locks lock,
-//! `kind` is what filesystems do with them, `streams` keeps their handles from low numbers, `glance` looks into a file without dropping any.
+//! `kind` is what filesystems do with them, `number` says what a descriptor means, `streams` keeps their handles from low numbers, `glance` looks into a file without dropping any.
 
 #[cfg(target_os = "linux")]
 mod barrier;
@@ -24,6 +24,8 @@ pub(crate) mod handles;
 mod kind;
 #[cfg(target_os = "linux")]
 mod names;
+#[cfg(target_os = "linux")]
+mod number;
 #[cfg(target_os = "linux")]
 pub(crate) mod ofd;
 #[cfg(target_os = "linux")]

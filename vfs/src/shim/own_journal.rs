@@ -147,3 +147,25 @@ unsafe extern "C" fn sector_size(_: *mut ffi::sqlite3_file) -> c_int {
 unsafe extern "C" fn no_characteristics(_: *mut ffi::sqlite3_file) -> c_int {
     0
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::journal_file::Access;
+    use crate::lock::fork;
+
+    #[test]
+    fn a_journal_never_stands_where_messages_of_a_program_go() {
+        let home = tempfile::tempdir().unwrap();
+        let journal = home.path().join("app.db-journal");
+        let access = Access { mode: 0o600, ..Access::default() };
+        assert!(JournalFile::create(&journal, access, false).is_ok());
+        let refused = fork::in_child(|| {
+            // SAFETY: this process is a copy that writes no messages.
+            unsafe { libc::close(libc::STDERR_FILENO) };
+            JournalFile::create(&journal, access, false).is_err()
+        });
+        assert!(refused, "the base knows what to do about it");
+    }
+}

@@ -172,16 +172,17 @@ pub(crate) unsafe fn truncate(main: &MainFile, role: Role, file: &BaseFile, size
         Role::Wal if to == 0 => checkpoint::before_the_end(&files, flight),
         // SQLite cuts a log that has become too long after it has begun it anew.
         Role::Wal => checkpoint::write_held(flight, file),
-        Role::Journal => {
-            flight.journal.run.cut(to);
-            waiting::flush(&mut flight.journal, file)
-        }
+        Role::Journal => ffi::SQLITE_OK,
     };
     if first != ffi::SQLITE_OK {
         return Some(first);
     }
     if role == Role::Journal {
         flight.journal.run.cut(to);
+        match waiting::flush(&mut flight.journal, file) {
+            ffi::SQLITE_OK => {}
+            code => return Some(code),
+        }
     }
     let mut code = file.truncate(size);
     match role {
@@ -310,7 +311,7 @@ pub(crate) unsafe fn before_close(main: &MainFile, role: Role) {
     let Some((files, refused)) = (unsafe { files(main) }) else { return };
     let flight = &mut *main.in_flight();
     if let (Role::Journal, None, Some(journal)) = (role, refused, files.journal) {
-        // Of a transaction that wrote no page; whoever closes it deletes it, and nothing depends on it.
+        // No page of the database depends on it, or it would have been synced: what this answers is of no consequence.
         let _ = waiting::flush(&mut flight.journal, journal);
     }
     if role == Role::Journal && refused.is_none() && main.level.load(Ordering::Relaxed) >= ffi::SQLITE_LOCK_EXCLUSIVE {
