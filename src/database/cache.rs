@@ -1,8 +1,8 @@
 //! Which databases are open in this process.
 //!
-//! Invariants: an entry is found by the device and inode that its connection has open, compared before and after the open. It
-//! has at least one handle; with the last one it becomes busy, under the same lock, and nobody gets it any more. Nothing slow
-//! happens under the lock: whoever opens or closes marks the entry as busy, and others wait for that one alone.
+//! Invariants: an entry is found by the device and inode that its connection has open, as the connection says. It has at least
+//! one handle; with the last one it becomes busy, under the same lock, and nobody gets it any more. Nothing slow happens under
+//! the lock: whoever opens, creates or closes says so in it, and others wait for that one alone.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -15,6 +15,7 @@ use rusqlite::{Connection, ffi};
 
 use super::turns::Turns;
 use super::{Closed, Database, Shared, closing};
+use crate::beside::directory_of;
 use crate::error::{Detail, Error};
 use crate::options::Options;
 
@@ -39,11 +40,18 @@ impl Gate {
             open = self.1.wait(open).unwrap_or_else(PoisonError::into_inner);
         }
     }
+
+    fn open(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.1.notify_all();
+    }
 }
 
 #[derive(Debug, Default)]
 struct Open {
     entries: HashMap<Identity, Entry>,
+    /// Files that are not there yet, of which this process is making one.
+    creating: HashMap<PathBuf, Arc<Gate>>,
     /// Spellings that have led to open files, so that their filesystems have answered.
     spellings: HashMap<PathBuf, Identity>,
 }
@@ -84,8 +92,54 @@ impl Drop for Working {
             open.spellings.retain(|_, identity| *identity != self.0);
         }
         drop(open);
-        *self.1.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.1.1.notify_all();
+        self.1.open();
+    }
+}
+
+/// A file that this thread creates. Dropped, others look again.
+struct Creating(PathBuf, Arc<Gate>);
+
+impl Creating {
+    /// None after waiting for somebody else who created it.
+    fn begin(path: &Path) -> Option<Creating> {
+        let path = place(path);
+        let mut open = OPEN.lock();
+        if let Some(gate) = open.creating.get(&path).map(Arc::clone) {
+            drop(open);
+            gate.wait();
+            return None;
+        }
+        let gate = Arc::new(Gate::default());
+        open.creating.insert(path.clone(), Arc::clone(&gate));
+        Some(Creating(path, gate))
+    }
+}
+
+/// Waits for somebody who is creating this file: it is there before its entry is. Whether there was one.
+fn is_being_created(path: &Path) -> bool {
+    if OPEN.lock().creating.is_empty() {
+        return false;
+    }
+    let path = place(path);
+    let gate = OPEN.lock().creating.get(&path).map(Arc::clone);
+    gate.is_some_and(|gate| {
+        gate.wait();
+        true
+    })
+}
+
+impl Drop for Creating {
+    fn drop(&mut self) {
+        OPEN.lock().creating.remove(&self.0);
+        self.1.open();
+    }
+}
+
+/// Where a file that is not there will be, whatever its directory is called.
+fn place(path: &Path) -> PathBuf {
+    match (std::fs::canonicalize(directory_of(path)), path.file_name()) {
+        (Ok(directory), Some(name)) => directory.join(name),
+        _ => path.to_owned(),
     }
 }
 
@@ -100,26 +154,34 @@ pub(super) fn open(options: &Options, path: &Path) -> Result<Database, Error> {
     let mut look = identity(path);
     loop {
         let Some(identity) = look else {
-            // It is to be created. Others may do the same: then there is one too many, which goes.
+            let creating = Creating::begin(path);
+            // Somebody may just have created it.
+            look = self::identity(path);
+            if creating.is_none() || look.is_some() {
+                continue;
+            }
             let connection = connect(options, path)?;
             look = self::identity(path);
             match claim(options, path, look) {
-                Some(Ok(working)) => return finish(options, path, connection, working),
+                Some(Ok(working)) => match finish(options, path, connection, working)? {
+                    Some(database) => return Ok(database),
+                    None => continue,
+                },
                 Some(Err(found)) => return found,
-                None => {
-                    drop(connection);
-                    continue;
-                }
+                None => continue,
             }
         };
+        if is_being_created(path) {
+            look = self::identity(path);
+            continue;
+        }
         match claim(options, path, Some(identity)) {
             Some(Ok(working)) => {
                 let connection = connect(options, path)?;
-                look = self::identity(path);
-                if look == Some(identity) {
-                    return finish(options, path, connection, working);
+                if let Some(database) = finish(options, path, connection, working)? {
+                    return Ok(database);
                 }
-                // Replaced in between.
+                look = self::identity(path);
             }
             Some(Err(found)) => return found,
             None => look = self::identity(path),
@@ -174,11 +236,18 @@ pub(super) fn another(shared: &Arc<Shared>) -> Database {
     count(shared)
 }
 
-fn finish(options: &Options, path: &Path, connection: Connection, working: Working) -> Result<Database, Error> {
-    let shared = Arc::new(shared(options, path, Some(working.0), connection)?);
+/// The entry is made, unless the connection has another file: it was replaced in between.
+fn finish(options: &Options, path: &Path, connection: Connection, working: Working) -> Result<Option<Database>, Error> {
+    let identity = working.0;
+    let mut shared = shared(options, path, Some(identity), connection)?;
+    let report = shared.report.get_mut().unwrap_or_else(PoisonError::into_inner);
+    if report.identity.is_some_and(|opened| opened != identity) {
+        return Ok(None);
+    }
+    let shared = Arc::new(shared);
     let database = Database::of(Arc::clone(&shared));
     working.done(shared);
-    Ok(database)
+    Ok(Some(database))
 }
 
 fn connect(options: &Options, path: &Path) -> Result<Connection, Error> {

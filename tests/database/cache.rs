@@ -1,9 +1,11 @@
 //! Which handles are of one database.
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hardened_sqlite::{Error, Options, open};
+use support::fault_vfs::{Call, FaultVfs};
 use support::{process, require};
 use tempfile::TempDir;
 
@@ -163,16 +165,23 @@ fn many_threads_that_open_and_close_at_once_never_see_two_writers_or_none() {
 #[test]
 fn many_threads_that_create_a_database_at_once_end_up_with_one_connection() {
     let home = TempDir::new().unwrap();
-    let path = home.path().join("app.db");
-    let start = Barrier::new(8);
+    std::os::unix::fs::symlink(home.path(), home.path().join("again")).unwrap();
+    let base = FaultVfs::register("unix-created-once");
+    let options = Options::new().base("unix-created-once");
+    drop(options.open(home.path().join("one.db")).unwrap());
+    let once = base.count(Call::Open);
+    base.clear();
+    let (start, next) = (Barrier::new(8), AtomicUsize::new(0));
     let all: Vec<_> = std::thread::scope(|scope| {
         let creates = || {
+            let spelling = ["app.db", "again/app.db"][next.fetch_add(1, Ordering::Relaxed) % 2];
             start.wait();
-            open(&path).unwrap()
+            options.open(home.path().join(spelling)).unwrap()
         };
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(creates)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
+    assert_eq!(base.count(Call::Open), once, "the others waited for the first");
     all[0].with_writer(|c| c.execute_batch("CREATE TEMP TABLE mine(x)")).unwrap();
     for db in &all {
         db.with_writer(|c| c.execute("INSERT INTO mine VALUES (1)", [])).unwrap();
