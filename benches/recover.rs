@@ -40,6 +40,11 @@ fn damage(path: &Path) {
     }
 }
 
+/// A database that lies damaged on a disk was written long ago: nobody has to wait for that now.
+fn settle(path: &Path) {
+    std::fs::File::open(path).unwrap().sync_all().unwrap();
+}
+
 fn count(path: &Path) -> i64 {
     let connection = Connection::open(path).unwrap();
     connection
@@ -71,11 +76,13 @@ fn main() {
     let path = |name| home.path().join(name);
     make(&path("app.db"), megabytes);
     damage(&path("app.db"));
+    settle(&path("app.db"));
     let size = std::fs::metadata(path("app.db")).unwrap().len() as f64 / 1e6;
     println!("{size:.0} MB");
     let mut ratios = Vec::new();
     for round in 0..2 {
         std::fs::copy(path("app.db"), path("copy.db")).unwrap();
+        settle(&path("copy.db"));
         let (recovery, ours) = timed("recover()", || Recover::new().run(path("copy.db")).unwrap());
         assert!(matches!(recovery.outcome, Outcome::Salvaged(_)));
         let ((), stock) = timed(".recover of the shell into a new database", || {
