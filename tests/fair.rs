@@ -47,7 +47,9 @@ impl Place {
 
     fn connection(&self) -> Connection {
         hardened_sqlite::hardened_vfs::register(Default::default()).unwrap();
-        Connection::open(format!("file:{}?vfs=hardened&busy_timeout=0", self.path().display())).unwrap()
+        let connection = Connection::open(format!("file:{}?vfs=hardened", self.path().display())).unwrap();
+        connection.busy_timeout(Duration::ZERO).unwrap();
+        connection
     }
 
     fn worker(&self, test: &str, vfs: &str, sql: &str) -> Worker {
