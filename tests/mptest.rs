@@ -32,12 +32,6 @@ struct Summary {
     log: String,
 }
 
-/// Where the databases are: in memory if there is such a filesystem, because syncs are not what this is about.
-fn directory() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).unwrap()
-}
-
 /// Runs a script on a new database. `options` are for the VFS.
 fn run(mptest: &Mptest, script: &Path, vfs: &str, options: &str, journal_mode: &str, database: &Path) -> Summary {
     // One at a time: its tasks count on getting on.
@@ -94,7 +88,7 @@ fn all(vfs: &str, options: &str, journal_mode: &str) -> Option<usize> {
         if journal_mode == "wal" && script == "config01.test" {
             continue;
         }
-        let home = directory();
+        let home = support::memory::directory();
         let database = home.path().join("app.db");
         let path = match journal_mode {
             "wal" => without_page_sizes(mptest, script),
@@ -139,7 +133,7 @@ fn stock_passes_the_same_checks() {
 #[test]
 fn a_journal_mode_of_the_first_process_gives_way_to_the_wal_of_the_next_open() {
     let Some(mptest) = Mptest::get() else { return };
-    let home = directory();
+    let home = support::memory::directory();
     let database = home.path().join("app.db");
     let summary = run(mptest, &mptest.script("multiwrite01.test"), "hardened", "", "delete", &database);
     assert_eq!(summary.errors, 0, "{}", summary.log);

@@ -59,7 +59,7 @@ fn integrity(path: &Path) -> String {
 #[test]
 fn an_intact_database_of_every_kind_comes_out_as_it_was() {
     for kind in KINDS {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = support::memory::directory();
         let (from, to) = (dir.path().join("from.db"), dir.path().join("to.db"));
         kind.make(&from);
         let salvaged = salvage(&from, &to);
@@ -87,7 +87,7 @@ fn an_intact_database_of_every_kind_comes_out_as_it_was() {
 
 /// One damage to one database, salvaged by both. What is worse than stock is told.
 fn compare(shell: &Shell, kind: &Kind, damage: Damage, seed: u64, totals: &mut Totals) -> Vec<String> {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::memory::directory();
     let path = |name| dir.path().join(name);
     kind.make(&path("original.db"));
     damaged(&path("original.db"), &path("ours.db"), Some((damage, seed)));

@@ -43,7 +43,7 @@ fn write(path: &Path, options: &Options, seed: u64, committed: &AtomicU32, stop:
 
 fn under_writers(options: &Options, rounds: u32) {
     // Where syncs take no time: what counts is how often files change under the copy.
-    let home = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
+    let home = support::memory::directory();
     let place = Place::at(home, &options.clone().busy_timeout(Duration::from_secs(120)));
     let (committed, stop) = (AtomicU32::new(300), AtomicBool::new(false));
     std::thread::scope(|scope| {

@@ -38,7 +38,7 @@ fn write(path: &Path, options: &Options, seed: u64, stop: &AtomicBool) {
 fn checks_during_heavy_writing_give_no_false_alarm() {
     for (way, options) in ways() {
         // Where syncs take no time: what counts is how often files change under the check.
-        let home = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
+        let home = support::memory::directory();
         let path = database(&home, &options);
         let connection = options.clone().busy_timeout(Duration::from_secs(60)).open_connection(&path).unwrap();
         let stop = AtomicBool::new(false);

@@ -227,7 +227,7 @@ fn a_header_that_tells_of_four_billion_pages_costs_no_memory() {
 #[test]
 fn no_damage_makes_it_panic_and_an_accused_page_has_a_reason() {
     let rounds: u64 = std::env::var("PAGE_MAP_FUZZ").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(12);
-    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let dir = support::memory::directory();
     let (original, copy) = (dir.path().join("original"), dir.path().join("copy"));
     for (number, kind) in KINDS.iter().enumerate() {
         for ending in ["", "-wal", "-shm"] {

@@ -31,7 +31,7 @@ pub(super) fn prepare(home: &Path) {
 
 /// What [`prepare`] makes.
 fn prepared() -> BTreeMap<String, Vec<u8>> {
-    let home = TempDir::new().unwrap();
+    let home = support::memory::directory();
     prepare(home.path());
     files(home.path())
 }

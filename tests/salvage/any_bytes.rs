@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn no_bytes_make_it_panic_or_fail() {
     let rounds: u64 = std::env::var("SALVAGE_FUZZ").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(25);
-    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let dir = support::memory::directory();
     for (number, kind) in KINDS.iter().enumerate() {
         let (original, copy, to) = (dir.path().join("original"), dir.path().join("copy"), dir.path().join("to"));
         kind.make(&original);
@@ -64,7 +64,7 @@ fn mutate(bytes: &mut [u8], size: usize, random: &mut Random) {
 
 #[test]
 fn files_that_are_no_database_at_all_give_nothing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::memory::directory();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     let mut random = Random::new(77);
     let noise: Vec<u8> = (0..100_000).map(|_| random.next() as u8).collect();
@@ -80,7 +80,7 @@ fn files_that_are_no_database_at_all_give_nothing() {
 
 #[test]
 fn chains_that_lead_in_circles_come_to_an_end() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::memory::directory();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     let connection = Connection::open(&from).unwrap();
     connection

@@ -15,6 +15,7 @@ pub mod extension;
 pub mod fault_vfs;
 pub mod fuse;
 pub mod log_writes;
+pub mod memory;
 pub mod mounts;
 pub mod names;
 pub mod ofd;

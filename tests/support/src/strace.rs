@@ -6,8 +6,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use tempfile::TempDir;
-
 use crate::require;
 
 const TASK: &str = "HARDENED_STRACE_TASK";
@@ -94,7 +92,7 @@ pub fn everywhere(
     judge: impl Fn(&Path, &str),
 ) {
     let fresh = || {
-        let home = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
+        let home = crate::memory::directory();
         prepare(home.path());
         home
     };

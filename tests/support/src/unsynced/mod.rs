@@ -72,7 +72,7 @@ pub struct Recording {
 /// If the recording is not complete.
 #[must_use]
 pub fn record(test: &str, what: &str, prepare: impl Fn(&Path), killed: Option<&str>) -> Recording {
-    let home = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
+    let home = crate::memory::directory();
     prepare(home.path());
     let mut system = system::System::of(home.path());
     let calls = format!("trace={}", trace::CALLS);
