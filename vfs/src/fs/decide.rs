@@ -171,6 +171,13 @@ fn weigh_options(mount: &MountFacts, verdict: &mut Verdict) {
                 own_locks(verdict, option);
             }
         }
+        // What such a mount was told about caches is known to its daemon alone.
+        "glusterfs" | "fuse.glusterfs" => verdict.warnings.push(
+            "a GlusterFS client reads what it has read before, whatever another has written: two clients corrupt this \
+             database unless the volume's performance translators are off and each client is mounted with \
+             auto-invalidation=on,attribute-timeout=0,entry-timeout=0"
+                .into(),
+        ),
         "9p" | "v9fs" => keep(mount, verdict, &["cache", "trans", "version"]),
         "overlay" => {
             keep(mount, verdict, &["upperdir", "volatile"]);
