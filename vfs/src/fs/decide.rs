@@ -173,9 +173,10 @@ fn weigh_options(mount: &MountFacts, verdict: &mut Verdict) {
         }
         // What such a mount was told about caches is known to its daemon alone.
         "glusterfs" | "fuse.glusterfs" => verdict.warnings.push(
-            "a GlusterFS client reads what it has read before, whatever another has written: two clients corrupt this \
-             database unless the volume's performance translators are off and each client is mounted with \
-             auto-invalidation=on,attribute-timeout=0,entry-timeout=0"
+            "two clients of a GlusterFS volume must not open this database: a client reads old bytes after another has \
+             written, unless the volume's performance translators are off and each client is mounted with \
+             auto-invalidation=on,attribute-timeout=0,entry-timeout=0; and then one was still damaged when a brick \
+             came back"
                 .into(),
         ),
         "9p" | "v9fs" => keep(mount, verdict, &["cache", "trans", "version"]),
