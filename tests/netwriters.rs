@@ -4,7 +4,7 @@
 //! One boot for all mounts. `HARDENED_NETWRITERS_SECONDS` sets how long the writers write before somebody is killed (2
 //! unless set), `HARDENED_NETWRITERS_KILLS` how often each client then loses a writer (once), `HARDENED_NETWRITERS_SEED` the
 //! seed, `HARDENED_NETWRITERS_MOUNTS` the mounts, `HARDENED_NETWRITERS_RESTART` those among them whose server is stopped and
-//! started again while they write.
+//! started again while they write. With `HARDENED_NETWRITERS_STOCK=whole` stock SQLite gets the same (tests/gluster/writers).
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 

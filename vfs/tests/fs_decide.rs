@@ -140,8 +140,6 @@ fn cluster_and_vm_shared_filesystems_have_their_own_class() {
         "vxfs",
         "ibrix",
         "snfs",
-        "glusterfs",
-        "fuse.glusterfs",
         "fuse.ceph",
         "fuse.ceph-fuse",
         "fuse.juicefs",
@@ -157,6 +155,18 @@ fn cluster_and_vm_shared_filesystems_have_their_own_class() {
     let lustre = on("lustre", "10.0.0.1@tcp:/fs", "rw,noflock,lazystatfs");
     check(&lustre, Class::Cluster, false, ThisMount, &["`noflock`"]);
     assert_eq!(lustre.options, ["noflock"]);
+    // As Linux 6.18 and GlusterFS 10.3 have it, whatever caches the client was told to have.
+    for fs in ["glusterfs", "fuse.glusterfs"] {
+        let gluster = on(fs, "server:/v", "rw,user_id=0,group_id=0,default_permissions,allow_other,max_read=131072");
+        check(
+            &gluster,
+            Class::Cluster,
+            false,
+            UnknownReach,
+            &["two clients of a GlusterFS volume must not open this database"],
+        );
+        assert!(gluster.warnings[0].contains("auto-invalidation=on,attribute-timeout=0,entry-timeout=0"), "{gluster}");
+    }
 
     for fs in [
         "9p",

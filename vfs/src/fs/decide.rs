@@ -171,6 +171,14 @@ fn weigh_options(mount: &MountFacts, verdict: &mut Verdict) {
                 own_locks(verdict, option);
             }
         }
+        // What such a mount was told about caches is known to its daemon alone.
+        "glusterfs" | "fuse.glusterfs" => verdict.warnings.push(
+            "two clients of a GlusterFS volume must not open this database: a client reads old bytes after another has \
+             written, unless the volume's performance translators are off and each client is mounted with \
+             auto-invalidation=on,attribute-timeout=0,entry-timeout=0; and then one was still damaged when a brick \
+             came back"
+                .into(),
+        ),
         "9p" | "v9fs" => keep(mount, verdict, &["cache", "trans", "version"]),
         "overlay" => {
             keep(mount, verdict, &["upperdir", "volatile"]);
