@@ -65,6 +65,65 @@ fn measure(directory: &Path) {
     }
     drop(made);
     let _ = std::fs::remove_file(&path);
+    handles(directory);
+}
+
+/// A database that is open in this process already, and what it costs to connect for each row instead.
+fn handles(directory: &Path) {
+    let path = directory.join("hardened-bench-handles.db");
+    let database = hardened_sqlite::open(&path).unwrap();
+    database.write(|tx| tx.execute_batch("CREATE TABLE t(x)")).unwrap();
+    let mode = database.report().journal_mode.clone().unwrap_or_default();
+    let insert = "INSERT INTO t VALUES (1)";
+    let one = hardened_sqlite::open_connection(&path).unwrap();
+    let mut one = one.prepare(insert).unwrap();
+    let (stock_path, name) = (directory.join("hardened-bench-stock.db"), path.to_str().unwrap());
+    let stock_name = stock_path.to_str().unwrap();
+    let connect = || {
+        let stock = open(stock_name);
+        stock.execute_batch(&format!("PRAGMA journal_mode={mode}; PRAGMA synchronous=NORMAL")).unwrap();
+        stock
+    };
+    connect().execute_batch("CREATE TABLE IF NOT EXISTS t(x)").unwrap();
+    let stock = connect();
+    let mut stock = stock.prepare(insert).unwrap();
+    let hardened = format!("file:{name}?vfs=hardened");
+    type Way<'a> = (&'a str, Box<dyn FnMut() + 'a>);
+    let mut ways: [Way<'_>; 7] = [
+        ("stat of the file", Box::new(|| drop(std::fs::metadata(&path).unwrap()))),
+        ("open() of an open database, close", Box::new(|| drop(hardened_sqlite::open(&path).unwrap()))),
+        ("stock: INSERT of a row, one connection", Box::new(move || drop(stock.execute([]).unwrap()))),
+        ("hardened: INSERT of a row, one connection", Box::new(move || drop(one.execute([]).unwrap()))),
+        (
+            "hardened: INSERT of a row, open() for each",
+            Box::new(|| {
+                let insert = |tx: &rusqlite::Transaction<'_>| tx.execute(insert, []).map_err(hardened_sqlite::Error::from);
+                hardened_sqlite::open(&path).unwrap().write(insert).map(drop).unwrap();
+            }),
+        ),
+        ("stock: INSERT of a row, a connection for each", Box::new(|| connect().execute_batch(insert).unwrap())),
+        ("hardened: INSERT of a row, a connection for each", Box::new(|| open(&hardened).execute_batch(insert).unwrap())),
+    ];
+    let mut times = vec![Vec::with_capacity(ROUNDS); ways.len()];
+    for round in 0..ROUNDS + 100 {
+        for (way, times) in ways.iter_mut().zip(&mut times) {
+            let began = Instant::now();
+            way.1();
+            if round >= 100 {
+                times.push(began.elapsed());
+            }
+        }
+    }
+    println!("\n| what, {mode} | median, µs |\n|---|---|");
+    for ((what, _), times) in ways.iter().zip(&mut times) {
+        times.sort();
+        println!("| {what} | {:.1} |", times[ROUNDS / 2].as_secs_f64() * 1e6);
+    }
+    drop(ways);
+    drop(database);
+    for path in [path, stock_path] {
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 fn open(name: &str) -> Connection {

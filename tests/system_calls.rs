@@ -64,10 +64,14 @@ fn work(work: usize, path: &Path, hardened: bool) {
     assert!(!Path::new(END).exists());
 }
 
-/// How many calls of each kind are between the marks, for one transaction.
-fn counted(test: &str, which: usize, hardened: bool) -> BTreeMap<String, f64> {
+/// The calls of one thread in a process of its own, between the marks.
+fn traced(test: &str, which: usize, hardened: bool) -> Vec<String> {
     let home = TempDir::new().unwrap();
     let (path, trace) = (home.path().join("app.db"), home.path().join("trace"));
+    if test == OPENS {
+        let made = "PRAGMA journal_mode = WAL; CREATE TABLE t(x); INSERT INTO t VALUES (1)";
+        Connection::open(&path).unwrap().execute_batch(made).unwrap();
+    }
     let mut strace = Command::new("strace");
     let strace = strace.arg("-f").arg("-o").arg(&trace).arg(std::env::current_exe().unwrap());
     let strace = strace.args(["--exact", test, "--nocapture"]);
@@ -79,18 +83,26 @@ fn counted(test: &str, which: usize, hardened: bool) -> BTreeMap<String, f64> {
     // "PID call(...": what other threads do is not counted.
     let thread = |line: &str| line.split_whitespace().next().map(str::to_owned);
     let ours = trace.lines().nth(mark(BEGIN)).and_then(thread);
+    let lines = trace.lines().take(mark(END)).skip(mark(BEGIN) + 1).filter(|line| thread(line) == ours);
+    // The standard library's own look before a close, in unoptimised programs.
+    lines.filter(|line| !line.contains("F_GETFD")).map(str::to_owned).collect()
+}
+
+/// How many calls of each kind these are, for one of `times`.
+fn kinds<'a>(lines: impl IntoIterator<Item = &'a String>, times: u32) -> BTreeMap<String, f64> {
     let mut counts = BTreeMap::new();
-    for line in trace.lines().take(mark(END)).skip(mark(BEGIN) + 1).filter(|line| thread(line) == ours) {
-        // The standard library's own look before a close, in unoptimised programs.
-        if line.contains("F_GETFD") {
-            continue;
-        }
+    for line in lines {
         let call = line.split_whitespace().nth(1).and_then(|call| call.split_once('('));
         if let Some((call, _)) = call {
-            *counts.entry(call.to_owned()).or_default() += 1.0 / f64::from(TIMES);
+            *counts.entry(call.to_owned()).or_default() += 1.0 / f64::from(times);
         }
     }
     counts
+}
+
+/// How many calls of each kind are between the marks, for one transaction.
+fn counted(test: &str, which: usize, hardened: bool) -> BTreeMap<String, f64> {
+    kinds(&traced(test, which, hardened), TIMES)
 }
 
 fn words(counts: &BTreeMap<String, f64>) -> String {
@@ -138,4 +150,83 @@ fn a_close_beside_other_threads_makes_few_more_system_calls_than_stock() {
     // Of the handle, and of the barrier: whether there are other threads, one more descriptor, whose number must not be that of a
     // standard stream, its lock, and a second question.
     assert!(all(&hardened) <= all(&stock) + 10.5, "more calls");
+}
+
+const OPENS: &str = "an_open_makes_few_more_system_calls_than_stock";
+/// Between what is counted of an open.
+const STAGE: &str = "/hardened-test-stage";
+const STAGES: [&str; 6] =
+    ["first open", "its first read", "second open", "its first read", "its close", "close of the first"];
+
+/// A database that is in WAL mode, opened twice.
+fn opens(path: &Path, hardened: bool) {
+    hardened_sqlite::hardened_vfs::register(hardened_sqlite::hardened_vfs::Options::default()).unwrap();
+    let name = format!("file:{}{}", path.display(), if hardened { "?vfs=hardened" } else { "" });
+    let stage = || assert!(!Path::new(STAGE).exists());
+    let open = || {
+        let connection = Connection::open(&name).unwrap();
+        if !hardened {
+            let pragmas = "PRAGMA busy_timeout = 2000; PRAGMA journal_mode; PRAGMA synchronous = NORMAL";
+            connection.execute_batch(pragmas).unwrap();
+        }
+        stage();
+        let read = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        assert_eq!(connection.query_row("SELECT count(*) FROM t", [], read).unwrap(), 1);
+        stage();
+        connection
+    };
+    assert!(!Path::new(BEGIN).exists());
+    let first = open();
+    drop(open());
+    stage();
+    drop(first);
+    assert!(!Path::new(END).exists());
+}
+
+#[test]
+fn an_open_makes_few_more_system_calls_than_stock() {
+    if let Ok(task) = std::env::var(WORK) {
+        let [_, hardened, path] = task.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{task}") };
+        return opens(Path::new(path), hardened == "1");
+    }
+    if !require::program("strace") {
+        return;
+    }
+    let traces = [false, true].map(|hardened| traced(OPENS, 0, hardened));
+    for trace in &traces {
+        println!("{}", trace.join("\n"));
+    }
+    let [stock, hardened] = traces.map(|trace| {
+        let stages: Vec<_> = trace.split(|line| line.contains(STAGE)).map(|stage| kinds(stage, 1)).collect();
+        assert_eq!(stages.len(), STAGES.len());
+        stages
+    });
+    println!("| | stock | hardened | calls of stock | calls of hardened |\n|---|---|---|---|---|");
+    for ((what, stock), hardened) in STAGES.iter().zip(&stock).zip(&hardened) {
+        let all = |counts: &BTreeMap<String, f64>| counts.values().sum::<f64>();
+        println!("| {what} | {} | {} | {} | {} |", all(stock), all(hardened), words(stock), words(hardened));
+    }
+}
+
+const HANDLES: &str = "an_open_of_what_is_open_already_is_one_look_at_the_file";
+
+#[test]
+fn an_open_of_what_is_open_already_is_one_look_at_the_file() {
+    if let Ok(task) = std::env::var(WORK) {
+        let [_, _, path] = task.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{task}") };
+        let first = hardened_sqlite::open(path).unwrap();
+        drop(hardened_sqlite::open(path).unwrap());
+        assert!(!Path::new(BEGIN).exists());
+        for _ in 0..TIMES {
+            hardened_sqlite::open(path).unwrap().close().unwrap();
+        }
+        assert!(!Path::new(END).exists());
+        return drop(first);
+    }
+    if !require::program("strace") {
+        return;
+    }
+    let calls = counted(HANDLES, 0, true);
+    println!("| open() of an open database | {} |", words(&calls));
+    assert_eq!(calls.into_values().map(f64::round).sum::<f64>(), 1.0);
 }

@@ -40,6 +40,8 @@ pub(crate) struct Handle {
     refused: Option<i32>,
     /// The database, if the file is its -shm.
     database: Option<Identity>,
+    /// Whose the file was when it was opened, if it is a -shm.
+    owner: Option<(u32, u32)>,
     /// It is one of those in use on its inode.
     counted: Cell<bool>,
 }
@@ -77,19 +79,18 @@ impl Handle {
         streams::occupy();
         let file = options.open(path)?;
         let registered = handles::register(file.as_raw_fd());
-        if let (Some(mode), Ok(found)) = (create, file.metadata()) {
+        let found = file.metadata();
+        if let (Some(mode), Ok(found)) = (create, &found) {
             if found.len() == 0 && found.mode() & 0o777 != mode {
                 // The umask does not count. Where this is not allowed the file stays as it is.
                 let _ = file.set_permissions(Permissions::from_mode(mode));
             }
         }
-        // Moved up, it would be closed once: a stock neighbour may open and lock the file at any moment.
-        let refused = parked::first(file.as_raw_fd()).err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
-        let found = file.metadata();
-        // From here on it may not simply be closed.
+        // From here on it may not simply be closed, nor moved up: a stock neighbour may open and lock the file at any moment.
         let _fd = file.into_raw_fd();
-        let mut handle = Handle::at(found, registered, read_only, (refused, None))?;
-        handle.database = Some(database);
+        let owner = found.as_ref().ok().map(|found| (found.uid(), found.gid()));
+        let mut handle = Handle::at(found, registered, read_only, (None, None))?;
+        (handle.database, handle.owner) = (Some(database), owner);
         Ok(handle)
     }
 
@@ -134,12 +135,17 @@ impl Handle {
 
     fn of(at: Registered, identity: Identity, read_only: bool, refused: Option<i32>) -> Handle {
         let (registered, counted) = (Cell::new(Some(at)), Cell::new(true));
-        Handle { registered, identity, read_only, forks: fork::count(), refused, database: None, counted }
+        Handle { registered, identity, read_only, forks: fork::count(), refused, database: None, owner: None, counted }
     }
 
     /// The error number with which the filesystem has refused the first question about locks.
     pub(crate) fn refused(&self) -> Option<i32> {
         self.refused
+    }
+
+    /// User and group of a -shm when it was opened, if that was for this handle.
+    pub(crate) fn owner(&self) -> Option<(u32, u32)> {
+        self.owner
     }
 
     /// Device and inode of the file behind it.

@@ -311,7 +311,7 @@ fn settle(
         let begin = || {
             let keeper = Keeper::new(
                 main.options.guard,
-                guard::boot_id(),
+                guard::boot_id,
                 Box::new(Sidecar::of(base_vfs, name_text, native, main.verdict.class)),
             );
             Ok((keeper, if native { Directory::of(path)? } else { None }))

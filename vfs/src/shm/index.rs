@@ -104,6 +104,15 @@ impl Index {
         self.asks(|handle| handle.taken(READERS))
     }
 
+    /// Whether this connection reads the database.
+    pub(crate) fn reads(&self) -> bool {
+        // A file that is borrowed is just being mapped.
+        self.file.try_borrow().is_ok_and(|file| match &*file {
+            File::Open(opened) => opened.locks.reads(),
+            _ => true,
+        })
+    }
+
     fn asks(&self, question: impl FnOnce(&Handle) -> io::Result<bool>) -> bool {
         match &*self.file.borrow() {
             File::Open(opened) => question(&opened.handle).unwrap_or(false),
@@ -154,8 +163,9 @@ impl Index {
             handle = Handle::beside(path, true, None, identity);
         }
         let handle = handle.map_err(|_| ffi::SQLITE_CANTOPEN)?;
-        if let (true, Ok(fd)) = (rustix::process::geteuid().is_root(), handle.fd()) {
-            let (owner, group) = (database.uid(), database.gid());
+        let (owner, group) = (database.uid(), database.gid());
+        let others = handle.owner() != Some((owner, group));
+        if let (true, Ok(fd)) = (others && rustix::process::geteuid().is_root(), handle.fd()) {
             // Otherwise the owner of the database could not open it.
             let _ =
                 rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(owner)), Some(rustix::fs::Gid::from_raw(group)));
@@ -189,7 +199,8 @@ impl Index {
                 if is_checkpoint(offset, n, flags) && !opened.is_whole() {
                     return Some(ffi::SQLITE_IOERR_SHMMAP);
                 }
-                if writes(offset, n, flags) && opened.handle.verify().is_err() {
+                // Before anything is mapped the index is about to be made, and the handle is looked at when it is mapped.
+                if writes(offset, n, flags) && opened.regions.is_mapped() && opened.handle.verify().is_err() {
                     return Some(ffi::SQLITE_IOERR_SHMLOCK);
                 }
             }

@@ -89,6 +89,9 @@ mod elsewhere {
         pub(crate) fn has_readers(&self) -> bool {
             match self.0 {}
         }
+        pub(crate) fn reads(&self) -> bool {
+            match self.0 {}
+        }
         pub(crate) fn map(&self, _: c_int, _: c_int, _: bool) -> (c_int, *mut c_void) {
             match self.0 {}
         }
