@@ -97,12 +97,16 @@ fn handles(directory: &Path) {
         (
             "hardened: INSERT of a row, open() for each",
             Box::new(|| {
-                let insert = |tx: &rusqlite::Transaction<'_>| tx.execute(insert, []).map_err(hardened_sqlite::Error::from);
+                let insert =
+                    |tx: &rusqlite::Transaction<'_>| tx.execute(insert, []).map_err(hardened_sqlite::Error::from);
                 hardened_sqlite::open(&path).unwrap().write(insert).map(drop).unwrap();
             }),
         ),
         ("stock: INSERT of a row, a connection for each", Box::new(|| connect().execute_batch(insert).unwrap())),
-        ("hardened: INSERT of a row, a connection for each", Box::new(|| open(&hardened).execute_batch(insert).unwrap())),
+        (
+            "hardened: INSERT of a row, a connection for each",
+            Box::new(|| open(&hardened).execute_batch(insert).unwrap()),
+        ),
     ];
     let mut times = vec![Vec::with_capacity(ROUNDS); ways.len()];
     for round in 0..ROUNDS + 100 {

@@ -122,6 +122,12 @@ impl Generation {
         }
     }
 
+    /// Remembers the database by what an open handle of it has told.
+    pub(crate) fn is_database(&self, identity: Identity, access: Access) {
+        self.is(Which::Database, Some(identity));
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).access = Some(access);
+    }
+
     /// Who may read and write the database.
     pub(crate) fn access(&self) -> Option<Access> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).access

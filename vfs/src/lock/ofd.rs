@@ -8,17 +8,19 @@
 use std::cell::Cell;
 use std::fs::{File, Metadata, Permissions};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use rustix::fs::AtFlags;
 
 use super::barrier::{self, Raised};
 use super::handles::{self, Registered};
 use super::kind::Kind;
 use super::number::{is_not, is_still};
 use super::parked::{self, Close, Identity};
-use super::{ALL, Bytes, Range, fork, streams};
-use crate::fs::Class;
+use super::{ALL, Bytes, Range, fork, names, streams};
+use crate::fs::{self, Class, Found};
 
 /// Below this are the numbers that programs use, and mix up.
 const HIGH: libc::c_int = 1000;
@@ -42,22 +44,85 @@ pub(crate) struct Handle {
     database: Option<Identity>,
     /// Whose the file was when it was opened, if it is a -shm.
     owner: Option<(u32, u32)>,
+    /// The kind of its filesystem, if it was asked for.
+    kind: Option<Kind>,
+    found: Option<Found>,
+    moved: bool,
+    /// The byte that stands for its name.
+    claim: Cell<Option<i64>>,
     /// It is one of those in use on its inode.
     counted: Cell<bool>,
 }
 
 impl Handle {
-    /// Opens a handle on the database, which is open already.
+    /// Opens a handle on the database, which is open already, under a high number if it can be.
     pub(crate) fn open(path: &Path, read_only: bool) -> io::Result<Handle> {
+        let mut handle = Handle::low(path, read_only)?;
+        handle.move_up();
+        Ok(handle)
+    }
+
+    /// The same under whatever number the kernel gives.
+    pub(crate) fn low(path: &Path, read_only: bool) -> io::Result<Handle> {
         if parked::anything() {
             let found = std::fs::metadata(path)?;
             parked::sweep(found.dev());
-            if let Some(handle) = Handle::kept(&found, read_only, None) {
+            if let Some(mut handle) = Handle::kept(&found, read_only, None) {
+                handle.found = handle.fd().and_then(|fd| fs::look(fd, Path::new(""), AtFlags::EMPTY_PATH)).ok();
                 return Ok(handle);
             }
         }
-        streams::occupy();
-        Handle::on(File::options().read(true).write(!read_only).open(path)?, read_only)
+        let file = streams::keep_off(File::options().read(true).write(!read_only).open(path)?);
+        // Before anything that a server has to answer: a child that is forked meanwhile must not keep it.
+        let registered = handles::register(file.as_raw_fd());
+        let found = fs::look(file.as_fd(), Path::new(""), AtFlags::EMPTY_PATH).ok();
+        let identity = match &found {
+            Some(found) => Ok(found.identity),
+            None => file.metadata().map(|found| (found.dev(), found.ino())),
+        };
+        // From here on it may not simply be closed.
+        let fd = file.into_raw_fd();
+        let magic = found.and_then(|found| fs::local_magic(found.seen.mount));
+        let kind = magic.map(Kind::of_magic).or_else(|| Kind::of(fd));
+        let identity = identity?;
+        parked::joined(identity, kind);
+        let mut handle = Handle::of(registered, identity, read_only, None);
+        (handle.kind, handle.found) = (kind, found);
+        Ok(handle)
+    }
+
+    /// What was found when it was opened, if it was opened for this connection.
+    pub(crate) fn found(&self) -> Option<&Found> {
+        self.found.as_ref()
+    }
+
+    /// Whether it has got a high number, so that the low one is free now, or was a moment ago.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.moved
+    }
+
+    /// Gives it a high number, if there is one to be had and nobody has locks on the file: closing the low number drops those of this
+    /// process.
+    pub(crate) fn move_up(&mut self) {
+        let Some(low) = self.registered.get() else { return };
+        match parked::first(low.fd()) {
+            Err(error) => self.refused = Some(error.raw_os_error().unwrap_or(libc::EIO)),
+            Ok(None) => self.move_up_alone(),
+            Ok(Some(_)) => {}
+        }
+    }
+
+    /// The same where nobody had locks a moment ago.
+    pub(crate) fn move_up_alone(&mut self) {
+        if let Some(low) = self.registered.get().filter(|low| low.fd() < HIGH) {
+            let claim = self.unclaim();
+            let moved = moved_up(low, self.identity, self.kind);
+            self.moved = moved.is_some();
+            self.registered.set(Some(moved.unwrap_or(low)));
+            if let Some(byte) = claim {
+                self.claimed(byte);
+            }
+        }
     }
 
     /// Opens a handle on the -shm of `database`. Links are not followed. It is created with the permissions `create`, if
@@ -76,8 +141,7 @@ impl Handle {
         if let Some(mode) = create {
             options.create(true).mode(mode);
         }
-        streams::occupy();
-        let file = options.open(path)?;
+        let file = streams::keep_off(options.open(path)?);
         let registered = handles::register(file.as_raw_fd());
         let found = file.metadata();
         if let (Some(mode), Ok(found)) = (create, &found) {
@@ -89,7 +153,9 @@ impl Handle {
         // From here on it may not simply be closed, nor moved up: a stock neighbour may open and lock the file at any moment.
         let _fd = file.into_raw_fd();
         let owner = found.as_ref().ok().map(|found| (found.uid(), found.gid()));
-        let mut handle = Handle::at(found, registered, read_only, (None, None))?;
+        let identity = found.map(|found| (found.dev(), found.ino()))?;
+        parked::joined(identity, None);
+        let mut handle = Handle::of(registered, identity, read_only, None);
         (handle.database, handle.owner) = (Some(database), owner);
         Ok(handle)
     }
@@ -109,33 +175,22 @@ impl Handle {
         None
     }
 
-    fn on(file: File, read_only: bool) -> io::Result<Handle> {
-        // Before anything that a server has to answer: a child that is forked meanwhile must not keep it.
-        let low = handles::register(file.as_raw_fd());
-        let found = file.metadata();
-        let identity = found.as_ref().ok().map(|found| (found.dev(), found.ino()));
-        // From here on it may not simply be closed.
-        let _fd = file.into_raw_fd();
-        let kind = Kind::of(low.fd());
-        let (registered, refused) = move_up(low, identity, kind);
-        Handle::at(found, registered, read_only, (refused, kind))
-    }
-
-    fn at(
-        found: io::Result<Metadata>,
-        at: Registered,
-        read_only: bool,
-        (refused, kind): (Option<i32>, Option<Kind>),
-    ) -> io::Result<Handle> {
-        let found = found?;
-        let identity = (found.dev(), found.ino());
-        parked::joined(identity, kind);
-        Ok(Handle::of(at, identity, read_only, refused))
-    }
-
     fn of(at: Registered, identity: Identity, read_only: bool, refused: Option<i32>) -> Handle {
         let (registered, counted) = (Cell::new(Some(at)), Cell::new(true));
-        Handle { registered, identity, read_only, forks: fork::count(), refused, database: None, owner: None, counted }
+        Handle {
+            registered,
+            identity,
+            read_only,
+            forks: fork::count(),
+            refused,
+            database: None,
+            owner: None,
+            kind: None,
+            found: None,
+            moved: false,
+            claim: Cell::new(None),
+            counted,
+        }
     }
 
     /// The error number with which the filesystem has refused the first question about locks.
@@ -196,6 +251,7 @@ impl Handle {
             self.registered.set(None);
             return base.map_or(libsqlite3_sys::SQLITE_OK, |base| base());
         }
+        self.unclaim();
         // Kept, the handle would keep its locks too, and so would a child that is about to call exec(2).
         let _ = self.release(EVERYTHING);
         match (self.registered.take(), self.database) {
@@ -210,6 +266,20 @@ impl Handle {
             }
             (None, _) => parked::left(self.identity, base),
         }
+    }
+
+    /// It has claimed this byte, and nobody uses the file by another name.
+    pub(super) fn claimed(&self, byte: i64) {
+        if let Some(registered) = self.registered.get() {
+            names::remember(self.identity, byte, registered);
+            self.claim.set(Some(byte));
+        }
+    }
+
+    fn unclaim(&self) -> Option<i64> {
+        let byte = self.claim.take()?;
+        names::forget(self.identity, byte, self.registered.get()?);
+        Some(byte)
     }
 
     fn call(&self, command: libc::c_int, kind: libc::c_short, range: Range) -> io::Result<libc::flock> {
@@ -248,6 +318,7 @@ impl Handle {
 
     /// The number is somebody else's now.
     fn lose(&self) -> io::Error {
+        self.unclaim();
         self.registered.take().map(Registered::forget);
         lost()
     }
@@ -277,16 +348,7 @@ fn lost() -> io::Error {
     )
 }
 
-/// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
-/// drops those of this process. The number that is answered is registered.
-fn move_up(low: Registered, identity: Option<Identity>, kind: Option<Kind>) -> (Registered, Option<i32>) {
-    match (parked::first(low.fd()), identity) {
-        (Err(error), _) => (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
-        (Ok(None), Some(identity)) if low.fd() < HIGH => (moved_up(low, identity, kind).unwrap_or(low), None),
-        (Ok(_), _) => (low, None),
-    }
-}
-
+/// The same file under a high number, registered.
 fn moved_up(low: Registered, identity: Identity, kind: Option<Kind>) -> Option<Registered> {
     // SAFETY: an open descriptor.
     let high = unsafe { libc::fcntl(low.fd(), libc::F_DUPFD_CLOEXEC, HIGH) };
@@ -423,7 +485,8 @@ mod tests {
         let double = File::options().read(true).write(true).open(file.path()).unwrap();
         // SAFETY: an open descriptor takes the place of another one.
         assert_eq!(unsafe { libc::dup3(double.as_raw_fd(), number, libc::O_CLOEXEC) }, number);
-        let new = Handle::at(double.metadata(), handles::register(number), false, (None, None)).unwrap();
+        let new = Handle::of(handles::register(number), old.identity(), false, None);
+        parked::joined(old.identity(), None);
         assert!(new.take(RESERVED, true).unwrap());
         assert!(old.release(EVERYTHING).is_err() && old.verify().is_err() && old.stat().is_none());
         drop(old);

@@ -1,0 +1,35 @@
+//! What the look at a path has found, for the open that follows it.
+//!
+//! SQLite asks for the full path and opens the file of that name next, on the same thread. What was seen of the file before is
+//! compared with the one that is open then, as if it had been looked at a moment later.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::probe::Found;
+
+/// A path, and what was found there.
+#[derive(Debug)]
+pub(crate) struct FirstLook {
+    pub(super) path: PathBuf,
+    /// The file, if there is one; no link, and on the mount of its directory.
+    pub(crate) file: Option<Found>,
+    /// Its directory, if it had to be opened and may be read.
+    pub(crate) directory: Option<File>,
+}
+
+thread_local! {
+    static KEPT: Cell<Option<FirstLook>> = const { Cell::new(None) };
+}
+
+pub(super) fn keep(look: FirstLook) {
+    // A thread that ends keeps nothing.
+    let _ended = KEPT.try_with(|kept| kept.set(Some(look)));
+}
+
+/// What the last look of this thread has found, if it was at this path; it is forgotten.
+pub(crate) fn take(path: &Path) -> Option<FirstLook> {
+    let kept = KEPT.try_with(Cell::take).ok().flatten()?;
+    (kept.path == path).then_some(kept)
+}
