@@ -228,7 +228,12 @@ mod linux {
             };
             let mut listing = Listing::of(parent, directory.mode);
             let place = self.judge(parent, directory.seen, &facts, None, &mut listing);
-            first_look::keep(FirstLook { path: path.to_owned(), file, directory: listing.into_directory() });
+            first_look::keep(FirstLook {
+                path: path.to_owned(),
+                file,
+                inside: directory.identity,
+                directory: listing.into_directory(),
+            });
             Some(place)
         }
 

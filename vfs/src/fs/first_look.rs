@@ -15,6 +15,8 @@ pub(crate) struct FirstLook {
     pub(super) path: PathBuf,
     /// The file, if there is one; no link, and on the mount of its directory.
     pub(crate) file: Option<Found>,
+    /// Device and inode of its directory.
+    pub(crate) inside: (u64, u64),
     /// Its directory, if it had to be opened and may be read.
     pub(crate) directory: Option<File>,
 }

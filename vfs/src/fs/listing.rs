@@ -53,8 +53,13 @@ impl Listing {
         if inside.is_none() || self.of.as_os_str().is_empty() {
             let directory = root_of(path);
             (self.of, self.names) = (directory.to_owned(), Names::Unknown);
-            if let Ok(found) = std::fs::symlink_metadata(directory) {
-                let _closed = self.read(found.mode());
+            // Of the root of all nothing is asked.
+            let mode = match directory.parent() {
+                Some(_) => std::fs::symlink_metadata(directory).ok().map(|found| found.mode()),
+                None => Some(0),
+            };
+            if let Some(mode) = mode {
+                let _closed = self.read(mode);
             }
             inside = path.strip_prefix(&self.of).ok();
         }

@@ -100,12 +100,18 @@ fn look(handle: &Handle, mine: Range) -> io::Result<Claim> {
 /// The same for every path that leads to the same entry of the same directory, also on another host, where the number of the
 /// filesystem is another one.
 fn byte(handle: &Handle, path: &Path) -> io::Result<i64> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let directory = std::fs::metadata(directory)?;
-    let mut sum = crc32c::crc32c(&directory.ino().to_le_bytes());
-    if directory.dev() != handle.identity().0 {
+    let (device, inode) = match handle.directory() {
+        Some(directory) => directory,
+        None => {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let found = std::fs::metadata(directory)?;
+            (found.dev(), found.ino())
+        }
+    };
+    let mut sum = crc32c::crc32c(&inode.to_le_bytes());
+    if device != handle.identity().0 {
         // A file from another filesystem is mounted here: elsewhere a directory may have the same number.
-        sum = crc32c::crc32c_append(sum, &directory.dev().to_le_bytes());
+        sum = crc32c::crc32c_append(sum, &device.to_le_bytes());
     }
     Ok(i64::from(crc32c::crc32c_append(sum, &folded(path.file_name().unwrap_or(OsStr::new(""))))) % COUNT)
 }

@@ -47,6 +47,8 @@ pub(crate) struct Handle {
     /// The kind of its filesystem, if it was asked for.
     kind: Option<Kind>,
     found: Option<Found>,
+    /// The directory of its name, if it was looked at in the same open.
+    directory: Option<Identity>,
     moved: bool,
     /// The byte that stands for its name.
     claim: Cell<Option<i64>>,
@@ -94,6 +96,15 @@ impl Handle {
     /// What was found when it was opened, if it was opened for this connection.
     pub(crate) fn found(&self) -> Option<&Found> {
         self.found.as_ref()
+    }
+
+    /// The directory in which the file was seen a moment ago.
+    pub(crate) fn is_in(&mut self, directory: Identity) {
+        self.directory = Some(directory);
+    }
+
+    pub(super) fn directory(&self) -> Option<Identity> {
+        self.directory
     }
 
     /// Whether it has got a high number, so that the low one is free now, or was a moment ago.
@@ -187,6 +198,7 @@ impl Handle {
             owner: None,
             kind: None,
             found: None,
+            directory: None,
             moved: false,
             claim: Cell::new(None),
             counted,

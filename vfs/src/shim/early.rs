@@ -28,6 +28,9 @@ pub(super) struct Before {
     pub(super) cannot_be_one: bool,
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     identity: Option<Identity>,
+    /// The directory in which it was.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    inside: Option<Identity>,
     /// Its directory, if it was opened to be looked at.
     pub(super) directory: Cell<Option<File>>,
 }
@@ -44,14 +47,15 @@ mod linux {
 
     impl Before {
         pub(in super::super) fn of(path: &Path) -> Before {
-            let (found, directory) = match fs::first_look(path) {
-                Some(look) => (look.file, look.directory),
-                None => (fs::look(CWD.as_fd(), path, AtFlags::empty()).ok(), None),
+            let (found, inside, directory) = match fs::first_look(path) {
+                Some(look) => (look.file, Some(look.inside), look.directory),
+                None => (fs::look(CWD.as_fd(), path, AtFlags::empty()).ok(), None, None),
             };
             Before {
                 cannot_be_one: found
                     .is_some_and(|found| matches!(found.seen.kind, FileType::Directory | FileType::Fifo)),
                 identity: found.map(|found| found.identity),
+                inside,
                 directory: Cell::new(directory),
             }
         }
@@ -78,10 +82,13 @@ mod linux {
             if !fs::known_local(path) {
                 return None;
             }
-            let handle = Handle::low(path, access == Access::ReadOnly).ok()?;
+            let mut handle = Handle::low(path, access == Access::ReadOnly).ok()?;
             let found = *handle.found()?;
             let verdict = fs::verdict_on(path, &found)?;
             let same = opened.before.identity == Some(found.identity);
+            if let (true, Some(inside)) = (same, opened.before.inside) {
+                handle.is_in(inside);
+            }
             Some(Early { handle, found, verdict, same })
         }
 

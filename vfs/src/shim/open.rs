@@ -176,7 +176,7 @@ unsafe fn index_place(registration: &Registration, name: *const c_char, flags: c
         Some(stem) => [stem, b".shm"].concat(),
         None => [name, b"-shm"].concat(),
     };
-    Place { path: OsString::from_vec(path).into(), database, read_only }
+    Place { path: OsString::from_vec(path).into(), database, read_only, fresh: None }
 }
 
 /// A main database.
@@ -236,7 +236,9 @@ unsafe fn open_main(
     match settle(&opened, options, access, &base) {
         Ok((main, locks)) => {
             // SAFETY: SQLite's own name.
-            let index = shm::for_file(&main, off, || unsafe { index_place(registration, name, flags) });
+            let place = || unsafe { index_place(registration, name, flags) };
+            let fresh = main.generation.seen();
+            let index = shm::for_file(&main, off, || Place { fresh, ..place() });
             let pages = Some(Pages::new(main.options.checksum));
             let (kind, forks) = (Kind::Main(Arc::new(main)), fork::count());
             Ok(State { registration, base: Some(base), kind, locks, index, pages, own_base, forks })

@@ -41,14 +41,16 @@ pub(super) struct Regions {
     known: usize,
     /// How long it is with them.
     bytes: u64,
+    /// This connection has emptied the file. Whoever makes it longer meanwhile is met by who wants to make it longer.
+    emptied: bool,
     chunks: Vec<Chunk>,
     /// Set when the file turns out to be shorter than it was.
     lost: Arc<AtomicBool>,
 }
 
 impl Regions {
-    pub(super) fn new(lost: Arc<AtomicBool>) -> Regions {
-        Regions { known: 0, bytes: 0, chunks: Vec::new(), lost }
+    pub(super) fn new(lost: Arc<AtomicBool>, emptied: bool) -> Regions {
+        Regions { known: 0, bytes: 0, emptied, chunks: Vec::new(), lost }
     }
 
     /// The address of a region; null if the file does not have it and is not to be extended.
@@ -61,6 +63,9 @@ impl Regions {
         extend: bool,
     ) -> Result<*mut c_void, c_int> {
         if region >= self.known {
+            if std::mem::take(&mut self.emptied) && !extend {
+                return Ok(std::ptr::null_mut());
+            }
             let unit = unit(size, rustix::param::page_size());
             let wanted = (region / unit + 1).checked_mul(unit).ok_or(ffi::SQLITE_IOERR_SHMSIZE)?;
             let bytes = wanted.checked_mul(size).ok_or(ffi::SQLITE_IOERR_SHMSIZE)? as u64;
