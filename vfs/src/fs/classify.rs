@@ -56,11 +56,16 @@ pub(crate) struct Place {
 }
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{known_local, local_magic, place, verdict_on};
+pub(crate) use linux::{before_open, known_local, local_magic, place, verdict_on};
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn known_local(_: &Path) -> bool {
     true
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn before_open(_: &Path, _: Duration) -> Result<(), Problem> {
+    Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -83,6 +88,15 @@ pub(crate) fn place(_: &Path, _: Duration) -> Result<Place, Problem> {
 /// [`Problem`] if the path cannot be followed or a filesystem on it does not answer.
 pub fn classify(path: &Path, limit: Duration) -> Result<Verdict, Problem> {
     place(path, limit).map(|place| (*place.verdict).clone())
+}
+
+/// Whether the filesystem of a database that this thread opens next answers within `limit`.
+///
+/// # Errors
+/// As [`classify`].
+#[doc(hidden)]
+pub fn answers(path: &Path, limit: Duration) -> Result<(), Problem> {
+    if known_local(path) { Ok(()) } else { before_open(path, limit) }
 }
 
 #[cfg(target_os = "linux")]
@@ -118,9 +132,20 @@ mod linux {
         }
         let mut search = Search { deadline, limit, sources: probe::ALL, mounts: BTreeMap::new() };
         match search.at_once(path) {
-            Some(place) => Ok(place),
+            Some((place, _)) => Ok(place),
             None => search.place(path),
         }
+    }
+
+    /// The same before the file is opened by this thread: what is seen of it is kept for that.
+    pub(crate) fn before_open(path: &Path, limit: Duration) -> Result<(), Problem> {
+        let deadline = Instant::now() + limit;
+        let mut search = Search { deadline, limit, sources: probe::ALL, mounts: BTreeMap::new() };
+        match search.at_once(path) {
+            Some((_, look)) => first_look::keep(look),
+            None => drop(place(path, limit)?),
+        }
+        Ok(())
     }
 
     /// The verdict on an open file by what is known of the directory of its name. One that is on the same mount, and not itself the
@@ -206,7 +231,7 @@ mod linux {
 
         /// The same for a file in a directory to which the kernel knows the way, on a mount that answers by itself: nothing on that
         /// way is walked.
-        fn at_once(&mut self, path: &Path) -> Option<Place> {
+        fn at_once(&mut self, path: &Path) -> Option<(Place, FirstLook)> {
             use std::path::Component::{Normal, RootDir};
             let plain = path.is_absolute() && path.components().all(|part| matches!(part, RootDir | Normal(_)));
             let (parent, name) = (path.parent().filter(|_| plain)?, path.file_name()?);
@@ -228,13 +253,8 @@ mod linux {
             };
             let mut listing = Listing::of(parent, directory.mode);
             let place = self.judge(parent, directory.seen, &facts, None, &mut listing);
-            first_look::keep(FirstLook {
-                path: path.to_owned(),
-                file,
-                inside: directory.identity,
-                directory: listing.into_directory(),
-            });
-            Some(place)
+            let (inside, directory) = (directory.identity, listing.into_directory());
+            Some((place, FirstLook { path: path.to_owned(), since: Instant::now(), file, inside, directory }))
         }
 
         /// Walks to the end of `path`, or of what exists of it.

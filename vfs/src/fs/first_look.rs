@@ -6,13 +6,18 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::probe::Found;
+
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// A path, and what was found there.
 #[derive(Debug)]
 pub(crate) struct FirstLook {
     pub(super) path: PathBuf,
+    /// When it was seen.
+    pub(super) since: Instant,
     /// The file, if there is one; no link, and on the mount of its directory.
     pub(crate) file: Option<Found>,
     /// Device and inode of its directory.
@@ -30,8 +35,8 @@ pub(super) fn keep(look: FirstLook) {
     let _ended = KEPT.try_with(|kept| kept.set(Some(look)));
 }
 
-/// What the last look of this thread has found, if it was at this path; it is forgotten.
+/// What the last look of this thread has found, if it was at this path and a moment ago; it is forgotten.
 pub(crate) fn take(path: &Path) -> Option<FirstLook> {
     let kept = KEPT.try_with(Cell::take).ok().flatten()?;
-    (kept.path == path).then_some(kept)
+    (kept.path == path && kept.since.elapsed() < MOMENT).then_some(kept)
 }

@@ -27,6 +27,8 @@ mod verdict;
 #[cfg(target_os = "linux")]
 mod walk;
 
+#[doc(hidden)]
+pub use classify::answers;
 pub use classify::{NoAnswer, Problem, classify};
 pub(crate) use classify::{known_local, place};
 #[cfg(target_os = "linux")]
@@ -34,7 +36,7 @@ pub(crate) use classify::{local_magic, verdict_on};
 pub use decide::{Facts, decide};
 pub use facts::MountFacts;
 #[cfg(target_os = "linux")]
-pub(crate) use first_look::take as first_look;
+pub(crate) use first_look::{FirstLook, take as first_look};
 pub use mount_table::{Mount, MountTable};
 #[cfg(target_os = "linux")]
 pub(crate) use probe::{Found, look};

@@ -36,6 +36,15 @@ pub(super) struct Before {
 }
 
 #[cfg(target_os = "linux")]
+pub(super) use crate::fs::first_look;
+
+/// Nobody has looked.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn first_look(_: &Path) -> Option<()> {
+    None
+}
+
+#[cfg(target_os = "linux")]
 mod linux {
     use rustix::fs::{AtFlags, CWD, FileType};
 
@@ -46,8 +55,8 @@ mod linux {
     use std::os::fd::AsFd;
 
     impl Before {
-        pub(in super::super) fn of(path: &Path) -> Before {
-            let (found, inside, directory) = match fs::first_look(path) {
+        pub(in super::super) fn of(path: &Path, look: Option<fs::FirstLook>) -> Before {
+            let (found, inside, directory) = match look {
                 Some(look) => (look.file, Some(look.inside), look.directory),
                 None => (fs::look(CWD.as_fd(), path, AtFlags::empty()).ok(), None, None),
             };
@@ -120,7 +129,7 @@ mod elsewhere {
     use super::*;
 
     impl Before {
-        pub(in super::super) fn of(path: &Path) -> Before {
+        pub(in super::super) fn of(path: &Path, _: Option<()>) -> Before {
             let found = std::fs::metadata(path);
             let cannot_be_one = found.is_ok_and(|found| found.is_dir() || found.file_type().is_fifo());
             Before { cannot_be_one, ..Before::default() }

@@ -17,7 +17,7 @@ use libsqlite3_sys as ffi;
 
 use super::base::BaseFile;
 use super::bases;
-use super::early::{Before, Early};
+use super::early::{Before, Early, first_look};
 use super::file::{Kind, State, install};
 use super::methods;
 use super::register::{self, Registration};
@@ -79,7 +79,11 @@ pub(crate) unsafe fn open(
         }
         // sqlite3_shutdown has emptied the list of automatic extensions, if it was called.
         registration.api.auto_extend(auto::opened);
-        match open_main(registration, name, flags, out_flags) {
+        let opened = open_main(registration, name, flags, out_flags);
+        if opened.is_err() {
+            forget_look(&path_of(name));
+        }
+        match opened {
             Ok(state) => {
                 if let Some(main) = state.main() {
                     main_file::remember(main, journal_names(registration, name, flags));
@@ -123,6 +127,11 @@ pub(crate) unsafe fn open(
             }
         }
     }
+}
+
+/// No open follows on a look at this path.
+pub(crate) fn forget_look(path: &Path) {
+    drop(first_look(path));
 }
 
 /// Records a refusal and writes it to the logs.
@@ -203,11 +212,12 @@ unsafe fn open_main(
     let off = options.policy == PolicyChoice::Off;
 
     if native && !off && !fs::known_local(&path) {
-        if let Err(Problem::NoAnswer(no)) = fs::place(&path, options.fs_timeout) {
+        if let Err(Problem::NoAnswer(no)) = fs::answers(&path, options.fs_timeout) {
             return Err(judge::no_answer(&path, &no).into());
         }
     }
-    let before = if native && !off { Before::of(&path) } else { Before::default() };
+    let look = first_look(&path);
+    let before = if native && !off { Before::of(&path, look) } else { Before::default() };
     if before.cannot_be_one {
         return Err(explain::failed_open(&path, ffi::SQLITE_CANTOPEN, 0, got_create(flags)).into());
     }
