@@ -56,7 +56,7 @@ pub(crate) struct Place {
 }
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{before_open, known_local, local_magic, place, verdict_on};
+pub(crate) use linux::{before_open, known_local, known_magic, place, verdict_on};
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn known_local(_: &Path) -> bool {
@@ -153,13 +153,13 @@ mod linux {
     pub(crate) fn verdict_on(path: &Path, found: &Found) -> Option<Arc<Verdict>> {
         let known = path.parent().filter(|_| path.is_absolute()).and_then(cache::directory)?;
         let same = found.is_mounted == Some(false) && found.seen.mount == known.mount;
-        (known.touchable && same).then_some(known.verdict)
+        same.then_some(known.verdict)
     }
 
-    /// The magic number of the filesystem that is mounted there, if it is known already and a local one's.
-    pub(crate) fn local_magic(mount: MountKey) -> Option<u64> {
+    /// The magic number of the filesystem that is mounted there, if it is known already and on a list.
+    pub(crate) fn known_magic(mount: MountKey) -> Option<u64> {
         let magic = cache::mount(mount)?.magic?;
-        (super::super::class_of(magic) == Some(Class::Local)).then_some(magic)
+        super::super::class_of(magic).map(|_| magic)
     }
 
     /// The same directory on the same mount as last time.

@@ -84,7 +84,7 @@ impl Handle {
         };
         // From here on it may not simply be closed.
         let fd = file.into_raw_fd();
-        let magic = found.and_then(|found| fs::local_magic(found.seen.mount));
+        let magic = found.and_then(|found| fs::known_magic(found.seen.mount));
         let kind = magic.map(Kind::of_magic).or_else(|| Kind::of(fd));
         let identity = identity?;
         parked::joined(identity, kind);

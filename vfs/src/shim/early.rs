@@ -1,4 +1,4 @@
-//! An open in a directory that is known to be local: what is seen of the file once is used for every question.
+//! An open in a directory that is known: what is seen of the file once is used for every question.
 //!
 //! The handle for the locks is opened right after the base's file, and one look at it answers for the mount, the kind, the size and
 //! the people. A file that has the same identity as the one which was there before the base opened it has not been replaced.
@@ -70,7 +70,7 @@ mod linux {
         }
     }
 
-    /// The handle for the locks of a file whose directory is known to be local.
+    /// The handle for the locks of a file whose directory is known.
     pub(in super::super) struct Early {
         handle: Handle,
         found: Found,
@@ -86,9 +86,6 @@ mod linux {
             let base = register::name_of(opened.base_vfs);
             let path = &opened.path;
             if !locking || opened.judged_before.is_some() || !choose::may_be_ours(options.locks, &base, false) {
-                return None;
-            }
-            if !fs::known_local(path) {
                 return None;
             }
             let mut handle = Handle::low(path, access == Access::ReadOnly).ok()?;
