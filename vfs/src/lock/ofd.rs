@@ -46,7 +46,7 @@ pub(crate) struct Handle {
     owner: Option<(u32, u32)>,
     /// The kind of its filesystem, if it was asked for.
     kind: Option<Kind>,
-    found: Option<Found>,
+    found: Option<Box<Found>>,
     /// The directory of its name, if it was looked at in the same open.
     directory: Option<Identity>,
     moved: bool,
@@ -70,7 +70,8 @@ impl Handle {
             let found = std::fs::metadata(path)?;
             parked::sweep(found.dev());
             if let Some(mut handle) = Handle::kept(&found, read_only, None) {
-                handle.found = handle.fd().and_then(|fd| fs::look(fd, Path::new(""), AtFlags::EMPTY_PATH)).ok();
+                handle.found =
+                    handle.fd().and_then(|fd| fs::look(fd, Path::new(""), AtFlags::EMPTY_PATH)).ok().map(Box::new);
                 return Ok(handle);
             }
         }
@@ -89,13 +90,13 @@ impl Handle {
         let identity = identity?;
         parked::joined(identity, kind);
         let mut handle = Handle::of(registered, identity, read_only, None);
-        (handle.kind, handle.found) = (kind, found);
+        (handle.kind, handle.found) = (kind, found.map(Box::new));
         Ok(handle)
     }
 
     /// What was found when it was opened, if it was opened for this connection.
     pub(crate) fn found(&self) -> Option<&Found> {
-        self.found.as_ref()
+        self.found.as_deref()
     }
 
     /// The directory in which the file was seen a moment ago.
