@@ -11,6 +11,9 @@ use rusqlite::{Connection, OpenFlags};
 
 const ROUNDS: usize = 2_000;
 
+/// What is measured.
+type Way<'a> = (&'a str, Box<dyn FnMut() + 'a>);
+
 fn main() {
     hardened_sqlite::hardened_vfs::register(Default::default()).unwrap();
     let given: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).filter(|path| path.is_dir()).collect();
@@ -36,8 +39,7 @@ fn measure(directory: &Path) {
         report.synchronous.as_deref().unwrap_or("FULL")
     );
     let limit = Duration::from_secs(10);
-    type Way<'a> = (&'a str, Box<dyn Fn() + 'a>);
-    let ways: [Way<'_>; 6] = [
+    let ways: Vec<Way<'_>> = vec![
         ("classify alone", Box::new(|| drop(hardened_sqlite::fs::classify(&path, limit).unwrap()))),
         ("stock: open, close", Box::new(|| drop(open(name)))),
         ("policy=off: open, close", Box::new(|| drop(open(&off)))),
@@ -48,20 +50,9 @@ fn measure(directory: &Path) {
             Box::new(|| drop(hardened_sqlite::open_connection(&path).unwrap())),
         ),
     ];
-    let mut times = vec![Vec::with_capacity(ROUNDS); ways.len()];
-    for round in 0..ROUNDS + 100 {
-        for (way, times) in ways.iter().zip(&mut times) {
-            let began = Instant::now();
-            way.1();
-            if round >= 100 {
-                times.push(began.elapsed());
-            }
-        }
-    }
     println!("| what | median, µs |\n|---|---|");
-    for ((what, _), times) in ways.iter().zip(&mut times) {
-        times.sort();
-        println!("| {what} | {:.1} |", times[ROUNDS / 2].as_secs_f64() * 1e6);
+    for (what, time) in medians(ways, ROUNDS) {
+        println!("| {what} | {time:.1} |");
     }
     drop(made);
     let _ = std::fs::remove_file(&path);
@@ -88,17 +79,22 @@ fn handles(directory: &Path) {
     let stock = connect();
     let mut stock = stock.prepare(insert).unwrap();
     let hardened = format!("file:{name}?vfs=hardened");
-    type Way<'a> = (&'a str, Box<dyn FnMut() + 'a>);
-    let mut ways: [Way<'_>; 7] = [
-        ("stat of the file", Box::new(|| drop(std::fs::metadata(&path).unwrap()))),
+    // Nobody else has these open, so each close empties the log.
+    let alone = ["stock-alone", "hardened-alone"].map(|name| directory.join(format!("hardened-bench-{name}.db")));
+    let [stock_alone, hardened_alone] = [&alone[0], &alone[1]].map(|path| path.to_str().unwrap());
+    let hardened_alone = format!("file:{hardened_alone}?vfs=hardened");
+    open(stock_alone).execute_batch(&format!("PRAGMA journal_mode={mode}; CREATE TABLE t(x)")).unwrap();
+    open(&hardened_alone).execute_batch("CREATE TABLE t(x)").unwrap();
+    let ways: Vec<Way<'_>> = vec![
+        ("stat of the file", Box::new(|| assert!(std::fs::metadata(&path).is_ok()))),
         ("open() of an open database, close", Box::new(|| drop(hardened_sqlite::open(&path).unwrap()))),
-        ("stock: INSERT of a row, one connection", Box::new(move || drop(stock.execute([]).unwrap()))),
-        ("hardened: INSERT of a row, one connection", Box::new(move || drop(one.execute([]).unwrap()))),
+        ("stock: INSERT of a row, one connection", Box::new(move || assert!(stock.execute([]).is_ok()))),
+        ("hardened: INSERT of a row, one connection", Box::new(move || assert!(one.execute([]).is_ok()))),
         (
             "hardened: INSERT of a row, open() for each",
             Box::new(|| {
-                let insert = |tx: &rusqlite::Transaction<'_>| tx.execute(insert, []);
-                hardened_sqlite::open(&path).unwrap().write(insert).map(drop).unwrap();
+                let database = hardened_sqlite::open(&path).unwrap();
+                database.write(|tx| tx.execute(insert, [])).unwrap();
             }),
         ),
         ("stock: INSERT of a row, a connection for each", Box::new(|| connect().execute_batch(insert).unwrap())),
@@ -106,9 +102,33 @@ fn handles(directory: &Path) {
             "hardened: INSERT of a row, a connection for each",
             Box::new(|| open(&hardened).execute_batch(insert).unwrap()),
         ),
+        (
+            "stock: the same, and nobody else has it open",
+            Box::new(|| {
+                let stock = open(stock_alone);
+                stock.execute_batch("PRAGMA journal_mode; PRAGMA synchronous=NORMAL").unwrap();
+                stock.execute_batch(insert).unwrap();
+            }),
+        ),
+        (
+            "hardened: the same, and nobody else has it open",
+            Box::new(|| open(&hardened_alone).execute_batch(insert).unwrap()),
+        ),
     ];
-    let mut times = vec![Vec::with_capacity(ROUNDS); ways.len()];
-    for round in 0..ROUNDS + 100 {
+    println!("\n| what, {mode} | median, µs |\n|---|---|");
+    for (what, time) in medians(ways, ROUNDS / 4) {
+        println!("| {what} | {time:.1} |");
+    }
+    drop(database);
+    for path in alone.iter().chain([&path, &stock_path]) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// The median of each, in turn.
+fn medians<'a>(mut ways: Vec<Way<'a>>, rounds: usize) -> Vec<(&'a str, f64)> {
+    let mut times = vec![Vec::with_capacity(rounds); ways.len()];
+    for round in 0..rounds + 100 {
         for (way, times) in ways.iter_mut().zip(&mut times) {
             let began = Instant::now();
             way.1();
@@ -117,16 +137,11 @@ fn handles(directory: &Path) {
             }
         }
     }
-    println!("\n| what, {mode} | median, µs |\n|---|---|");
-    for ((what, _), times) in ways.iter().zip(&mut times) {
+    let middle = |mut times: Vec<Duration>| {
         times.sort();
-        println!("| {what} | {:.1} |", times[ROUNDS / 2].as_secs_f64() * 1e6);
-    }
-    drop(ways);
-    drop(database);
-    for path in [path, stock_path] {
-        let _ = std::fs::remove_file(path);
-    }
+        times[rounds / 2].as_secs_f64() * 1e6
+    };
+    ways.iter().map(|(what, _)| *what).zip(times.into_iter().map(middle)).collect()
 }
 
 fn open(name: &str) -> Connection {
