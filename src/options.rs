@@ -223,6 +223,11 @@ impl Options {
 
     /// Where these options differ from others, for who reads the error; `None` if they do not.
     pub(crate) fn difference(&self, open: &Options) -> Option<String> {
+        if (&self.vfs, &self.settings, self.shared, self.read_only)
+            == (&open.vfs, &open.settings, open.shared, open.read_only)
+        {
+            return None;
+        }
         let [asked, is] = [self, open].map(Options::words);
         let differ = |(asked, is): (&String, &String)| (asked != is).then(|| format!("{asked} (it is open with {is})"));
         let all: Vec<_> = asked.iter().zip(&is).filter_map(differ).collect();

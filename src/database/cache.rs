@@ -299,7 +299,7 @@ pub(super) fn identity(path: &Path) -> Option<Identity> {
 
 /// An error if the filesystem does not answer in time; any other problem is left to the open.
 fn answers(options: &Options, path: &Path) -> Result<(), Error> {
-    match hardened_vfs::fs::classify(path, options.vfs.fs_timeout) {
+    match hardened_vfs::fs::answers(path, options.vfs.fs_timeout) {
         Err(problem @ hardened_vfs::fs::Problem::NoAnswer(_)) => {
             let mut detail = Detail::of(path, ffi::SQLITE_CANTOPEN, problem.to_string());
             detail.hint = Some("see whether the server can be reached, or open it later".into());

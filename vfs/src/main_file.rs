@@ -73,6 +73,8 @@ pub(crate) struct MainFile {
     known_size: Mutex<KnownSize>,
     /// Whether the file is the operating system's under its path.
     pub(crate) native: bool,
+    /// SQLite has read the header before it took a lock, and it is SQLite's own.
+    pub(crate) plain: AtomicBool,
     /// An alarm of the guard has stopped writing until the user has decided.
     pub(crate) blocked: AtomicBool,
     /// What is shared with the other connections to this database; `None` where nothing is protected.
@@ -153,6 +155,7 @@ impl MainFile {
             gathers,
             known_size: Mutex::default(),
             native: false,
+            plain: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             shared: None,
             in_flight: Mutex::default(),

@@ -3,7 +3,7 @@
 //! A mount id that the kernel never uses again (Linux 6.8) may be remembered for ever. Older ids are used again, so what
 //! is known by them is forgotten when the mount table changes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::{MountFacts, Verdict};
 use crate::lock::fork::{self, PerProcess};
 
 /// Names a mount as well as this kernel can.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum MountKey {
     /// An id that is never used again.
     Unique(u64),
@@ -36,8 +36,8 @@ const MOST: usize = 1024;
 
 #[derive(Default)]
 struct Known {
-    mounts: HashMap<MountKey, Arc<MountFacts>>,
-    directories: HashMap<PathBuf, Directory>,
+    mounts: BTreeMap<MountKey, Arc<MountFacts>>,
+    directories: BTreeMap<PathBuf, Directory>,
     #[cfg(target_os = "linux")]
     watch: Option<watch::MountWatch>,
 }

@@ -56,11 +56,16 @@ pub(crate) struct Place {
 }
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{known_local, place};
+pub(crate) use linux::{before_open, known_local, known_magic, place, verdict_on};
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn known_local(_: &Path) -> bool {
     true
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn before_open(_: &Path, _: Duration) -> Result<(), Problem> {
+    Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -85,16 +90,30 @@ pub fn classify(path: &Path, limit: Duration) -> Result<Verdict, Problem> {
     place(path, limit).map(|place| (*place.verdict).clone())
 }
 
+/// Whether the filesystem of a database that this thread opens next answers within `limit`.
+///
+/// # Errors
+/// As [`classify`].
+#[doc(hidden)]
+pub fn answers(path: &Path, limit: Duration) -> Result<(), Problem> {
+    if known_local(path) { Ok(()) } else { before_open(path, limit) }
+}
+
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::collections::HashMap;
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
     use std::os::fd::AsFd;
     use std::time::Instant;
 
+    use rustix::fs::AtFlags;
+
     use super::super::cache::{self, Directory, MountKey};
-    use super::super::probe::{self, Sources};
+    use super::super::first_look::{self, FirstLook};
+    use super::super::listing::Listing;
+    use super::super::probe::{self, Found, Seen, Sources};
     use super::super::walk::{Stop, Walk};
-    use super::super::{Class, Facts, MountFacts, decide, lane, sync_folder};
+    use super::super::{Class, Facts, MountFacts, Source, decide, lane, sync_folder};
     use super::*;
 
     /// A layer over a layer over a layer is somebody's mistake.
@@ -111,8 +130,36 @@ mod linux {
         if let Some(place) = again(path, deadline) {
             return Ok(place);
         }
-        let search = Search { deadline, limit, sources: probe::ALL, mounts: HashMap::new() };
-        search.place(path)
+        let mut search = Search { deadline, limit, sources: probe::ALL, mounts: BTreeMap::new() };
+        match search.at_once(path) {
+            Some((place, _)) => Ok(place),
+            None => search.place(path),
+        }
+    }
+
+    /// The same before the file is opened by this thread: what is seen of it is kept for that.
+    pub(crate) fn before_open(path: &Path, limit: Duration) -> Result<(), Problem> {
+        let deadline = Instant::now() + limit;
+        let mut search = Search { deadline, limit, sources: probe::ALL, mounts: BTreeMap::new() };
+        match search.at_once(path) {
+            Some((_, look)) => first_look::keep(look),
+            None => drop(place(path, limit)?),
+        }
+        Ok(())
+    }
+
+    /// The verdict on an open file by what is known of the directory of its name. One that is on the same mount, and not itself the
+    /// root of that, lies in a directory which is there, too.
+    pub(crate) fn verdict_on(path: &Path, found: &Found) -> Option<Arc<Verdict>> {
+        let known = path.parent().filter(|_| path.is_absolute()).and_then(cache::directory)?;
+        let same = found.is_mounted == Some(false) && found.seen.mount == known.mount;
+        same.then_some(known.verdict)
+    }
+
+    /// The magic number of the filesystem that is mounted there, if it is known already and on a list.
+    pub(crate) fn known_magic(mount: MountKey) -> Option<u64> {
+        let magic = cache::mount(mount)?.magic?;
+        super::super::class_of(magic).map(|_| magic)
     }
 
     /// The same directory on the same mount as last time.
@@ -140,7 +187,7 @@ mod linux {
         pub(super) deadline: Instant,
         pub(super) limit: Duration,
         pub(super) sources: Sources,
-        pub(super) mounts: HashMap<MountKey, Arc<MountFacts>>,
+        pub(super) mounts: BTreeMap<MountKey, Arc<MountFacts>>,
     }
 
     impl Search {
@@ -151,21 +198,63 @@ mod linux {
             let file = walk.on_file().then_some(walk.here);
             let own_mount = file.filter(|file| file.mount != seen.mount);
 
-            let mut facts = Facts::of((*on_directory).clone());
-            facts.file = own_mount.map(|file| (*self.facts(walk.at.as_fd(), file.mount)).clone());
-            facts.wsl1 = probe::is_wsl1();
-            facts.under = self.under(&on_directory, 0);
+            let own_mount = own_mount.map(|file| (*self.facts(walk.at.as_fd(), file.mount)).clone());
+            Ok(self.judge(directory, seen, &on_directory, own_mount, &mut Listing::default()))
+        }
+
+        /// What the mounts mean.
+        fn judge(
+            &mut self,
+            directory: &Path,
+            seen: Seen,
+            on_directory: &MountFacts,
+            own_mount: Option<MountFacts>,
+            listing: &mut Listing,
+        ) -> Place {
+            let mut facts = Facts::of(on_directory.clone());
+            facts.file = own_mount;
+            // It knows no statmount.
+            facts.wsl1 = on_directory.from != Source::Statmount && probe::is_wsl1();
+            facts.under = self.under(on_directory, 0);
             if decide(&facts).wal {
-                facts.sync_folder = self.sync_folder(directory, &on_directory);
+                facts.sync_folder = self.sync_folder(directory, on_directory, listing);
             }
 
             let verdict = Arc::new(decide(&facts));
             if facts.file.is_none() {
-                let touchable = touchable(&on_directory);
+                let touchable = touchable(on_directory);
                 let known = Directory { mount: seen.mount, verdict: Arc::clone(&verdict), touchable };
                 cache::remember_directory(directory, known);
             }
-            Ok(Place { verdict })
+            Place { verdict }
+        }
+
+        /// The same for a file in a directory to which the kernel knows the way, on a mount that answers by itself: nothing on that
+        /// way is walked.
+        fn at_once(&mut self, path: &Path) -> Option<(Place, FirstLook)> {
+            use std::path::Component::{Normal, RootDir};
+            let plain = path.is_absolute() && path.components().all(|part| matches!(part, RootDir | Normal(_)));
+            let (parent, name) = (path.parent().filter(|_| plain)?, path.file_name()?);
+            let fd = probe::known_directory(parent)?;
+            let directory =
+                probe::look(fd.as_fd(), Path::new(""), AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC).ok()?;
+            let facts = self.facts(fd.as_fd(), directory.seen.mount);
+            if !touchable(&facts) {
+                return None;
+            }
+            let file = match probe::look(fd.as_fd(), Path::new(name), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found)
+                    if found.seen.mount == directory.seen.mount && found.seen.kind != rustix::fs::FileType::Symlink =>
+                {
+                    Some(found)
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                _ => return None,
+            };
+            let mut listing = Listing::of(parent, directory.mode);
+            let place = self.judge(parent, directory.seen, &facts, None, &mut listing);
+            let (inside, directory) = (directory.identity, listing.into_directory());
+            Some((place, FirstLook { path: path.to_owned(), since: Instant::now(), file, inside, directory }))
         }
 
         /// Walks to the end of `path`, or of what exists of it.
@@ -243,7 +332,12 @@ mod linux {
         }
 
         /// Looks for sync folders no further up than this mount: above it another server might be asked.
-        fn sync_folder(&mut self, directory: &Path, facts: &MountFacts) -> Option<sync_folder::SyncFolder> {
+        fn sync_folder(
+            &mut self,
+            directory: &Path,
+            facts: &MountFacts,
+            listing: &mut Listing,
+        ) -> Option<sync_folder::SyncFolder> {
             let top = facts.mount_point.clone().unwrap_or_else(|| directory.to_owned());
             let home = std::env::var_os("HOME").map(PathBuf::from);
             // Without links, as the directory is. A home on a server that does not answer would cost the whole limit, so
@@ -254,8 +348,9 @@ mod linux {
                 }
                 home => home,
             };
+            let listing = RefCell::new(listing);
             sync_folder::recognise(directory, home.as_deref(), |path| {
-                path.starts_with(&top) && std::fs::symlink_metadata(path).is_ok()
+                path.starts_with(&top) && listing.borrow_mut().may_have(path) && std::fs::symlink_metadata(path).is_ok()
             })
         }
     }
@@ -273,7 +368,7 @@ mod linux {
 
         fn with(sources: Sources) -> Arc<Verdict> {
             let limit = Duration::from_secs(10);
-            let search = Search { deadline: Instant::now() + limit, limit, sources, mounts: HashMap::new() };
+            let search = Search { deadline: Instant::now() + limit, limit, sources, mounts: BTreeMap::new() };
             search.place(Path::new("/proc/self/../../dev/shm/none.db")).unwrap().verdict
         }
 

@@ -12,7 +12,11 @@ mod cache;
 mod classify;
 mod decide;
 mod facts;
+#[cfg(target_os = "linux")]
+mod first_look;
 mod lane;
+#[cfg(target_os = "linux")]
+mod listing;
 mod mount_table;
 #[cfg(target_os = "linux")]
 mod probe;
@@ -23,11 +27,19 @@ mod verdict;
 #[cfg(target_os = "linux")]
 mod walk;
 
+#[doc(hidden)]
+pub use classify::answers;
 pub use classify::{NoAnswer, Problem, classify};
 pub(crate) use classify::{known_local, place};
+#[cfg(target_os = "linux")]
+pub(crate) use classify::{known_magic, verdict_on};
 pub use decide::{Facts, decide};
 pub use facts::MountFacts;
+#[cfg(target_os = "linux")]
+pub(crate) use first_look::{FirstLook, take as first_look};
 pub use mount_table::{Mount, MountTable};
+#[cfg(target_os = "linux")]
+pub(crate) use probe::{Found, look};
 pub use statmount::parse as parse_statmount;
 pub use sync_folder::{SyncFolder, recognise as recognise_sync_folder};
 #[cfg(target_os = "linux")]

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, makedev, openat, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, makedev, openat, openat2, statx};
 
 use super::cache::MountKey;
 use super::{MountFacts, MountTable, Source, statmount};
@@ -27,6 +27,47 @@ pub(super) const ALL: Sources = Sources { unique_ids: true, statmount: true, mou
 pub(crate) struct Seen {
     pub(crate) mount: MountKey,
     pub(crate) kind: rustix::fs::FileType,
+}
+
+/// All that one look at a file tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) seen: Seen,
+    /// Whether something is mounted at its name, if the kernel tells.
+    pub(crate) is_mounted: Option<bool>,
+    /// Device and inode.
+    pub(crate) identity: (u64, u64),
+    pub(crate) mode: u32,
+    pub(crate) user: u32,
+    pub(crate) group: u32,
+    pub(crate) size: u64,
+}
+
+/// STATX_ATTR_MOUNT_ROOT of Linux 5.8.
+const MOUNT_ROOT: u64 = 0x2000;
+
+/// Looks at a name in `at`, or at `at` itself if the name is empty.
+pub(crate) fn look(at: BorrowedFd<'_>, name: &Path, flags: AtFlags) -> io::Result<Found> {
+    let want = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID | MNT_ID_UNIQUE;
+    let stat = statx(at, name, flags, want)?;
+    let told = stat.stx_attributes_mask.bits() & MOUNT_ROOT != 0;
+    Ok(Found {
+        seen: seen(&stat, None, ALL),
+        is_mounted: told.then_some(stat.stx_attributes.bits() & MOUNT_ROOT != 0),
+        identity: (makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino),
+        mode: stat.stx_mode.into(),
+        user: stat.stx_uid,
+        group: stat.stx_gid,
+        size: stat.stx_size,
+    })
+}
+
+/// A directory to which the kernel knows the whole way already, without links: nobody has to answer for that. `None` also where the
+/// kernel is too old to be asked so (Linux 5.12), or where it is forbidden.
+pub(super) fn known_directory(path: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let only = ResolveFlags::CACHED | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(CWD, path, flags, Mode::empty(), only).ok()
 }
 
 /// O_PATH: needs no permission on the file, drops no lock when closed, and on the root of a mount does not ask the server.

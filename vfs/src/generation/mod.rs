@@ -18,6 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use rustix::fs::Stat;
 
@@ -120,6 +121,18 @@ impl Generation {
                 self.names.lock().unwrap_or_else(PoisonError::into_inner).access = Some(access);
             }
         }
+    }
+
+    /// Remembers the database by what an open handle of it has told.
+    pub(crate) fn is_database(&self, identity: Identity, access: Access) {
+        self.is(Which::Database, Some(identity));
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).access = Some(access);
+    }
+
+    /// The database as it is known now, with this moment: to be asked for when it has just been opened.
+    pub(crate) fn seen(&self) -> Option<(Identity, Instant, Access)> {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((names.open[Which::Database as usize]?, Instant::now(), names.access?))
     }
 
     /// Who may read and write the database.

@@ -51,7 +51,8 @@ struct Care {
 pub(crate) struct Keeper {
     mode: Mode,
     store: Box<dyn Store>,
-    boot: Boot,
+    /// Asked for when something is recorded.
+    boot: fn() -> Boot,
     header: Option<Header>,
     /// Where the record ends as far as this process knows; 0: it has to begin.
     end: u64,
@@ -73,7 +74,7 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn new(choice: GuardChoice, boot: Boot, store: Box<dyn Store>) -> Keeper {
+    pub(crate) fn new(choice: GuardChoice, boot: fn() -> Boot, store: Box<dyn Store>) -> Keeper {
         let mode = match choice {
             GuardChoice::Off => Mode::Off,
             GuardChoice::Auto | GuardChoice::On => Mode::On,
@@ -145,7 +146,7 @@ impl Keeper {
         let soon = |since: &Instant| since.elapsed() < Duration::from_millis(25);
         match &self.pending {
             // What was carried over from before a restart of the host is made once more.
-            Some(pending) if pending.witness.boot != self.boot => false,
+            Some(pending) if pending.witness.boot != (self.boot)() => false,
             Some(pending) if pending.generation.salts == salts && (pending.page1_frame > 0 || !page_1) => {
                 pending.witness.settled || pending.witness.changed.is_none() || self.unsettled.as_ref().is_none_or(soon)
             }
@@ -192,7 +193,7 @@ impl Keeper {
         self.halted = true;
         let time = std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
         let (code, message) = (code.unsigned_abs(), message.to_owned());
-        self.tell(&Halted { which, code, boot: self.boot, time, message });
+        self.tell(&Halted { which, code, boot: (self.boot)(), time, message });
     }
 
     /// Damage was found: others must not write either, until the user has decided.
@@ -321,7 +322,7 @@ impl Keeper {
     /// The header, and what is still true of the record before.
     fn first(&mut self, page_size: u32, buffer: &mut Vec<u8>) -> Header {
         let page_size = if page_size == 0 { ANY_PAGE_SIZE } else { page_size };
-        let header = Header { page_size, boot: self.boot, epoch: new_epoch() };
+        let header = Header { page_size, boot: (self.boot)(), epoch: new_epoch() };
         buffer.extend(header.encode());
         self.header = Some(header);
         self.sequence = 0;

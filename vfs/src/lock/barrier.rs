@@ -16,6 +16,7 @@
 use std::fs::File;
 use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::PENDING;
@@ -95,8 +96,23 @@ fn take(fd: RawFd, patience: Duration) -> Raised {
 
 /// Whether this process has one thread only. Where /proc is another container's nobody knows.
 fn is_single() -> bool {
-    // A link for each thread, and two that every directory has.
-    std::fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() == 3)
+    match told_by_the_c_library() {
+        Some(single) => single,
+        // A link for each thread, and two that every directory has.
+        None => std::fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() == 3),
+    }
+}
+
+/// The GNU C library knows it without a call, though it may take a process for one with threads whose threads have ended.
+fn told_by_the_c_library() -> Option<bool> {
+    static SINGLE: OnceLock<usize> = OnceLock::new();
+    // SAFETY: a name of the C library's for a variable of this size, which is there as long as the process; threads may write to
+    // it.
+    unsafe {
+        let address =
+            *SINGLE.get_or_init(|| libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) as usize);
+        (address != 0).then(|| (address as *const u8).read_volatile() != 0)
+    }
 }
 
 fn set(fd: RawFd, kind: libc::c_int) -> std::io::Result<()> {

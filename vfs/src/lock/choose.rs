@@ -25,13 +25,20 @@ pub(crate) fn may_be_ours(choice: LocksChoice, base: &str, off: bool) -> bool {
     cfg!(target_os = "linux") && base == UNIX && choice != LocksChoice::Posix && (!off || choice == LocksChoice::Ofd)
 }
 
-/// Decides. `try_base` takes and releases a lock of the base, and answers the error number if that cannot work.
+/// A handle that was opened before the decision.
+#[cfg(target_os = "linux")]
+pub(crate) type OpenedHandle = super::ofd::Handle;
+#[cfg(not(target_os = "linux"))]
+pub(crate) type OpenedHandle = std::convert::Infallible;
+
+/// Decides, with a handle if one is `opened` already. `try_base` takes and releases a lock of the base, and answers the error number if that cannot work.
 ///
 /// # Errors
 /// If the locks asked for cannot be had, or none that work.
 pub(crate) fn for_file(
     main: &MainFile,
     off: bool,
+    opened: Option<OpenedHandle>,
     try_base: impl FnOnce() -> Result<(), i32>,
 ) -> Result<Chosen, Refusal> {
     let choice = main.options.locks;
@@ -51,12 +58,15 @@ pub(crate) fn for_file(
         return Ok(base(why));
     }
     #[cfg(target_os = "linux")]
-    let why = match linux::ours(main)? {
+    let why = match linux::ours(main, opened)? {
         Ok(chosen) => return Ok(chosen),
         Err(why) => why,
     };
     #[cfg(not(target_os = "linux"))]
-    let why = String::new();
+    let why = {
+        let _ = opened;
+        String::new()
+    };
     if choice == LocksChoice::Ofd {
         return Err(not_to_be_had(main, &why));
     }
@@ -83,7 +93,7 @@ fn hinted(refusal: Refusal) -> Refusal {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use super::super::names;
+    use super::super::names::{self, Claim};
     use super::super::try_out::{self, Outcome};
     use super::super::{Locks, Upgrade, ofd};
     use super::{Chosen, hinted};
@@ -94,10 +104,10 @@ mod linux {
     use crate::refusal::Refusal;
 
     /// Locks of our own, or why they cannot be had.
-    pub(super) fn ours(main: &MainFile) -> Result<Result<Chosen, String>, Refusal> {
+    pub(super) fn ours(main: &MainFile, opened: Option<ofd::Handle>) -> Result<Result<Chosen, String>, Refusal> {
         let verdict = &main.verdict;
         let read_only = main.access == Access::ReadOnly;
-        let handle = match ofd::Handle::open(&main.path, read_only) {
+        let mut handle = match opened.map_or_else(|| ofd::Handle::low(&main.path, read_only), Ok) {
             Ok(handle) => handle,
             Err(error) => {
                 return match error.raw_os_error() {
@@ -112,9 +122,6 @@ mod linux {
             let error = std::io::Error::from_raw_os_error(errno);
             Ok(Err(format!("the filesystem ({}) refuses locks of an open file ({error})", verdict.filesystem)))
         };
-        if let Some(errno) = handle.refused() {
-            return unknown(errno);
-        }
         let smb = matches!(verdict.filesystem.as_str(), "cifs" | "smb3" | "smbfs");
         // With `nobrl` the locks stay in this kernel.
         let upgrade = match smb && verdict.locks == LockReach::Everybody {
@@ -143,7 +150,19 @@ mod linux {
             }
         }
         // On SMB a lock behind SQLite's would keep others from writing what stands there.
-        if matches!(upgrade, Upgrade::Atomic) && matches!(names::claim(&handle, &main.path), Ok(false)) {
+        let claim = match upgrade {
+            Upgrade::Atomic => names::claim(&handle, &main.path),
+            Upgrade::Stepwise => Ok(Claim::Agreed),
+        };
+        match &claim {
+            // It was just asked whether anybody has locks.
+            Ok(Claim::Alone) => handle.move_up_alone(),
+            Ok(_) | Err(_) => handle.move_up(),
+        }
+        if let Some(errno) = handle.refused() {
+            return unknown(errno);
+        }
+        if matches!(claim, Ok(Claim::Refused)) {
             let reason = "somebody has the file open by another name: a hard link, the file mounted alone at a second place \
                           (a bind mount, as containers make it), or the name it had before it was renamed. Each name has \
                           its own journal and its own -wal, so the two would corrupt it";

@@ -33,6 +33,11 @@ impl Registered {
         fd_of(self.content)
     }
 
+    /// Whether this is the same registration.
+    pub(super) fn is(self, other: Registered) -> bool {
+        self.content == other.content
+    }
+
     /// Whether the number is still that of this registration, as far as this process has not given it to another one.
     #[inline]
     pub(crate) fn is_current(self) -> bool {

@@ -25,6 +25,11 @@ impl Kind {
         }
     }
 
+    /// That with this magic number.
+    pub(super) fn of_magic(magic: u64) -> Kind {
+        Kind(magic as u32)
+    }
+
     /// FUSE. Where its server keeps the locks they are in no list of the kernel's, and no question tells whose they are.
     pub(super) fn is_fuse(self) -> bool {
         self.0 == FUSE

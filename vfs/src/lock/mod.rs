@@ -382,6 +382,11 @@ impl FileLocks {
         self.bytes.close_with(base)
     }
 
+    /// Whether a descriptor was given back when its handle was opened.
+    pub(crate) fn freed_a_descriptor(&self) -> bool {
+        self.bytes.has_moved()
+    }
+
     /// Whether somebody has a lock who is no process that this one can see.
     pub(crate) fn held_by_nobody_here(&self) -> bool {
         self.bytes.held_by_nobody_here()

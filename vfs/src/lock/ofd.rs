@@ -8,17 +8,19 @@
 use std::cell::Cell;
 use std::fs::{File, Metadata, Permissions};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use rustix::fs::AtFlags;
 
 use super::barrier::{self, Raised};
 use super::handles::{self, Registered};
 use super::kind::Kind;
 use super::number::{is_not, is_still};
 use super::parked::{self, Close, Identity};
-use super::{ALL, Bytes, Range, fork, streams};
-use crate::fs::Class;
+use super::{ALL, Bytes, Range, fork, names, streams};
+use crate::fs::{self, Class, Found};
 
 /// Below this are the numbers that programs use, and mix up.
 const HIGH: libc::c_int = 1000;
@@ -40,22 +42,99 @@ pub(crate) struct Handle {
     refused: Option<i32>,
     /// The database, if the file is its -shm.
     database: Option<Identity>,
+    /// Whose the file was when it was opened, if it is a -shm.
+    owner: Option<(u32, u32)>,
+    /// The kind of its filesystem, if it was asked for.
+    kind: Option<Kind>,
+    found: Option<Box<Found>>,
+    /// The directory of its name, if it was looked at in the same open.
+    directory: Option<Identity>,
+    moved: bool,
+    /// The byte that stands for its name.
+    claim: Cell<Option<i64>>,
     /// It is one of those in use on its inode.
     counted: Cell<bool>,
 }
 
 impl Handle {
-    /// Opens a handle on the database, which is open already.
+    /// Opens a handle on the database, which is open already, under a high number if it can be.
     pub(crate) fn open(path: &Path, read_only: bool) -> io::Result<Handle> {
+        let mut handle = Handle::low(path, read_only)?;
+        handle.move_up();
+        Ok(handle)
+    }
+
+    /// The same under whatever number the kernel gives.
+    pub(crate) fn low(path: &Path, read_only: bool) -> io::Result<Handle> {
         if parked::anything() {
             let found = std::fs::metadata(path)?;
             parked::sweep(found.dev());
-            if let Some(handle) = Handle::kept(&found, read_only, None) {
+            if let Some(mut handle) = Handle::kept(&found, read_only, None) {
+                handle.found =
+                    handle.fd().and_then(|fd| fs::look(fd, Path::new(""), AtFlags::EMPTY_PATH)).ok().map(Box::new);
                 return Ok(handle);
             }
         }
-        streams::occupy();
-        Handle::on(File::options().read(true).write(!read_only).open(path)?, read_only)
+        let file = streams::keep_off(File::options().read(true).write(!read_only).open(path)?);
+        // Before anything that a server has to answer: a child that is forked meanwhile must not keep it.
+        let registered = handles::register(file.as_raw_fd());
+        let found = fs::look(file.as_fd(), Path::new(""), AtFlags::EMPTY_PATH).ok();
+        let identity = match &found {
+            Some(found) => Ok(found.identity),
+            None => file.metadata().map(|found| (found.dev(), found.ino())),
+        };
+        // From here on it may not simply be closed.
+        let fd = file.into_raw_fd();
+        let magic = found.and_then(|found| fs::known_magic(found.seen.mount));
+        let kind = magic.map(Kind::of_magic).or_else(|| Kind::of(fd));
+        let identity = identity?;
+        parked::joined(identity, kind);
+        let mut handle = Handle::of(registered, identity, read_only, None);
+        (handle.kind, handle.found) = (kind, found.map(Box::new));
+        Ok(handle)
+    }
+
+    /// What was found when it was opened, if it was opened for this connection.
+    pub(crate) fn found(&self) -> Option<&Found> {
+        self.found.as_deref()
+    }
+
+    /// The directory in which the file was seen a moment ago.
+    pub(crate) fn is_in(&mut self, directory: Identity) {
+        self.directory = Some(directory);
+    }
+
+    pub(super) fn directory(&self) -> Option<Identity> {
+        self.directory
+    }
+
+    /// Whether it has got a high number, so that the low one is free now, or was a moment ago.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.moved
+    }
+
+    /// Gives it a high number, if there is one to be had and nobody has locks on the file: closing the low number drops those of this
+    /// process.
+    pub(crate) fn move_up(&mut self) {
+        let Some(low) = self.registered.get() else { return };
+        match parked::first(low.fd()) {
+            Err(error) => self.refused = Some(error.raw_os_error().unwrap_or(libc::EIO)),
+            Ok(None) => self.move_up_alone(),
+            Ok(Some(_)) => {}
+        }
+    }
+
+    /// The same where nobody had locks a moment ago.
+    pub(crate) fn move_up_alone(&mut self) {
+        if let Some(low) = self.registered.get().filter(|low| low.fd() < HIGH) {
+            let claim = self.unclaim();
+            let moved = moved_up(low, self.identity, self.kind);
+            self.moved = moved.is_some();
+            self.registered.set(Some(moved.unwrap_or(low)));
+            if let Some(byte) = claim {
+                self.claimed(byte);
+            }
+        }
     }
 
     /// Opens a handle on the -shm of `database`. Links are not followed. It is created with the permissions `create`, if
@@ -74,22 +153,22 @@ impl Handle {
         if let Some(mode) = create {
             options.create(true).mode(mode);
         }
-        streams::occupy();
-        let file = options.open(path)?;
+        let file = streams::keep_off(options.open(path)?);
         let registered = handles::register(file.as_raw_fd());
-        if let (Some(mode), Ok(found)) = (create, file.metadata()) {
+        let found = file.metadata();
+        if let (Some(mode), Ok(found)) = (create, &found) {
             if found.len() == 0 && found.mode() & 0o777 != mode {
                 // The umask does not count. Where this is not allowed the file stays as it is.
                 let _ = file.set_permissions(Permissions::from_mode(mode));
             }
         }
-        // Moved up, it would be closed once: a stock neighbour may open and lock the file at any moment.
-        let refused = parked::first(file.as_raw_fd()).err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
-        let found = file.metadata();
-        // From here on it may not simply be closed.
+        // From here on it may not simply be closed, nor moved up: a stock neighbour may open and lock the file at any moment.
         let _fd = file.into_raw_fd();
-        let mut handle = Handle::at(found, registered, read_only, (refused, None))?;
-        handle.database = Some(database);
+        let owner = found.as_ref().ok().map(|found| (found.uid(), found.gid()));
+        let identity = found.map(|found| (found.dev(), found.ino()))?;
+        parked::joined(identity, None);
+        let mut handle = Handle::of(registered, identity, read_only, None);
+        (handle.database, handle.owner) = (Some(database), owner);
         Ok(handle)
     }
 
@@ -108,38 +187,33 @@ impl Handle {
         None
     }
 
-    fn on(file: File, read_only: bool) -> io::Result<Handle> {
-        // Before anything that a server has to answer: a child that is forked meanwhile must not keep it.
-        let low = handles::register(file.as_raw_fd());
-        let found = file.metadata();
-        let identity = found.as_ref().ok().map(|found| (found.dev(), found.ino()));
-        // From here on it may not simply be closed.
-        let _fd = file.into_raw_fd();
-        let kind = Kind::of(low.fd());
-        let (registered, refused) = move_up(low, identity, kind);
-        Handle::at(found, registered, read_only, (refused, kind))
-    }
-
-    fn at(
-        found: io::Result<Metadata>,
-        at: Registered,
-        read_only: bool,
-        (refused, kind): (Option<i32>, Option<Kind>),
-    ) -> io::Result<Handle> {
-        let found = found?;
-        let identity = (found.dev(), found.ino());
-        parked::joined(identity, kind);
-        Ok(Handle::of(at, identity, read_only, refused))
-    }
-
     fn of(at: Registered, identity: Identity, read_only: bool, refused: Option<i32>) -> Handle {
         let (registered, counted) = (Cell::new(Some(at)), Cell::new(true));
-        Handle { registered, identity, read_only, forks: fork::count(), refused, database: None, counted }
+        Handle {
+            registered,
+            identity,
+            read_only,
+            forks: fork::count(),
+            refused,
+            database: None,
+            owner: None,
+            kind: None,
+            found: None,
+            directory: None,
+            moved: false,
+            claim: Cell::new(None),
+            counted,
+        }
     }
 
     /// The error number with which the filesystem has refused the first question about locks.
     pub(crate) fn refused(&self) -> Option<i32> {
         self.refused
+    }
+
+    /// User and group of a -shm when it was opened, if that was for this handle.
+    pub(crate) fn owner(&self) -> Option<(u32, u32)> {
+        self.owner
     }
 
     /// Device and inode of the file behind it.
@@ -190,6 +264,7 @@ impl Handle {
             self.registered.set(None);
             return base.map_or(libsqlite3_sys::SQLITE_OK, |base| base());
         }
+        self.unclaim();
         // Kept, the handle would keep its locks too, and so would a child that is about to call exec(2).
         let _ = self.release(EVERYTHING);
         match (self.registered.take(), self.database) {
@@ -204,6 +279,20 @@ impl Handle {
             }
             (None, _) => parked::left(self.identity, base),
         }
+    }
+
+    /// It has claimed this byte, and nobody uses the file by another name.
+    pub(super) fn claimed(&self, byte: i64) {
+        if let Some(registered) = self.registered.get() {
+            names::remember(self.identity, byte, registered);
+            self.claim.set(Some(byte));
+        }
+    }
+
+    fn unclaim(&self) -> Option<i64> {
+        let byte = self.claim.take()?;
+        names::forget(self.identity, byte, self.registered.get()?);
+        Some(byte)
     }
 
     fn call(&self, command: libc::c_int, kind: libc::c_short, range: Range) -> io::Result<libc::flock> {
@@ -242,6 +331,7 @@ impl Handle {
 
     /// The number is somebody else's now.
     fn lose(&self) -> io::Error {
+        self.unclaim();
         self.registered.take().map(Registered::forget);
         lost()
     }
@@ -271,16 +361,7 @@ fn lost() -> io::Error {
     )
 }
 
-/// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
-/// drops those of this process. The number that is answered is registered.
-fn move_up(low: Registered, identity: Option<Identity>, kind: Option<Kind>) -> (Registered, Option<i32>) {
-    match (parked::first(low.fd()), identity) {
-        (Err(error), _) => (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
-        (Ok(None), Some(identity)) if low.fd() < HIGH => (moved_up(low, identity, kind).unwrap_or(low), None),
-        (Ok(_), _) => (low, None),
-    }
-}
-
+/// The same file under a high number, registered.
 fn moved_up(low: Registered, identity: Identity, kind: Option<Kind>) -> Option<Registered> {
     // SAFETY: an open descriptor.
     let high = unsafe { libc::fcntl(low.fd(), libc::F_DUPFD_CLOEXEC, HIGH) };
@@ -367,140 +448,4 @@ impl Drop for Handle {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::super::{RESERVED, SHARED};
-    use super::*;
-    use std::sync::{Mutex, MutexGuard, PoisonError};
-
-    /// One at a time: what is kept belongs to the process.
-    fn turn() -> MutexGuard<'static, ()> {
-        static TURN: Mutex<()> = Mutex::new(());
-        fork::watch();
-        TURN.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[test]
-    fn two_handles_of_one_process_meet_and_no_other_close_drops_a_lock() {
-        let _turn = turn();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let (a, b) = (Handle::open(file.path(), false).unwrap(), Handle::open(file.path(), false).unwrap());
-        assert!(a.take(RESERVED, true).unwrap());
-        assert!(!b.take(RESERVED, true).unwrap());
-        drop(File::open(file.path()).unwrap());
-        assert!(b.taken(RESERVED).unwrap());
-        assert!(a.take(SHARED, false).unwrap() && b.take(SHARED, false).unwrap());
-        drop(a);
-        assert!(b.take(RESERVED, true).unwrap());
-    }
-
-    /// What a stock connection holds while it reads.
-    fn read_lock(file: &File) {
-        // SAFETY: an open descriptor and a structure that lives across the call.
-        let code = unsafe {
-            let mut lock: libc::flock = std::mem::zeroed();
-            lock.l_type = libc::F_RDLCK as libc::c_short;
-            lock.l_start = SHARED.start as libc::off_t;
-            lock.l_len = SHARED.length as libc::off_t;
-            libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw mut lock)
-        };
-        assert_eq!(code, 0);
-    }
-
-    #[test]
-    fn a_number_that_was_closed_and_is_that_of_a_later_handle_is_left_to_that_one() {
-        let _turn = turn();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let old = Handle::open(file.path(), false).unwrap();
-        assert!(old.take(SHARED, false).unwrap());
-        let number = old.fd().unwrap().as_raw_fd();
-        // What a program does by mistake; the number may be given to another test, unless it is taken at once.
-        let double = File::options().read(true).write(true).open(file.path()).unwrap();
-        // SAFETY: an open descriptor takes the place of another one.
-        assert_eq!(unsafe { libc::dup3(double.as_raw_fd(), number, libc::O_CLOEXEC) }, number);
-        let new = Handle::at(double.metadata(), handles::register(number), false, (None, None)).unwrap();
-        assert!(new.take(RESERVED, true).unwrap());
-        assert!(old.release(EVERYTHING).is_err() && old.verify().is_err() && old.stat().is_none());
-        drop(old);
-        assert_eq!(new.fd().unwrap().as_raw_fd(), number);
-        assert!(new.verify().is_ok(), "not closed");
-        let observer = Handle::open(file.path(), false).unwrap();
-        assert!(observer.taken(RESERVED).unwrap(), "not released");
-    }
-
-    #[test]
-    fn a_handle_is_not_closed_while_neighbours_and_other_processes_have_locks() {
-        let _turn = turn();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        // The lock of another process is the first one that the kernel tells of.
-        let (mut ready, mut done) = ([0; 2], [0; 2]);
-        // SAFETY: arrays of two; the child reads, locks, writes, reads and leaves with _exit.
-        let child = unsafe {
-            assert_eq!((libc::pipe(ready.as_mut_ptr()), libc::pipe(done.as_mut_ptr())), (0, 0));
-            let child = libc::fork();
-            if child == 0 {
-                let other = File::options().read(true).open(file.path());
-                if let Ok(other) = &other {
-                    read_lock(other);
-                }
-                let mut byte = 0_u8;
-                libc::write(ready[1], (&raw const byte).cast(), 1);
-                libc::read(done[0], (&raw mut byte).cast(), 1);
-                libc::_exit(0);
-            }
-            let mut byte = 0_u8;
-            assert_eq!(libc::read(ready[0], (&raw mut byte).cast(), 1), 1);
-            child
-        };
-        let stock = File::options().read(true).write(true).open(file.path()).unwrap();
-        read_lock(&stock);
-        drop(Handle::open(file.path(), false).unwrap());
-        // SAFETY: lets the child go and waits for it.
-        unsafe {
-            assert_eq!(libc::write(done[1], (&raw const child).cast(), 1), 1);
-            assert_eq!(libc::waitpid(child, std::ptr::null_mut(), 0), child);
-        }
-        let observer = Handle::open(file.path(), false).unwrap();
-        assert!(observer.taken(SHARED).unwrap(), "closing would have dropped the neighbour's lock");
-    }
-
-    #[test]
-    fn a_handle_that_was_kept_serves_only_its_own_kind_and_process() {
-        let _turn = turn();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let stock = File::options().read(true).write(true).open(file.path()).unwrap();
-        read_lock(&stock);
-        for read_only in [true, false] {
-            drop(Handle::open(file.path(), read_only).unwrap());
-        }
-        let mine = Handle::open(file.path(), false).unwrap();
-        assert!(mine.take(RESERVED, true).unwrap(), "of the two the one that can write");
-        drop(mine);
-        // Both would take the handle that was kept.
-        let theirs = fork::in_child(|| {
-            Handle::open(file.path(), false).is_ok_and(|theirs| {
-                let taken = theirs.take(RESERVED, true).unwrap_or(false);
-                std::mem::forget(theirs);
-                taken
-            })
-        });
-        assert!(theirs, "free, so the child gets it; it ended with the child");
-        let mine = Handle::open(file.path(), false).unwrap();
-        assert!(mine.take(RESERVED, true).unwrap());
-        let theirs = fork::in_child(|| {
-            Handle::open(file.path(), false).is_ok_and(|theirs| theirs.take(RESERVED, true).unwrap_or(false))
-        });
-        assert!(!theirs, "mine");
-    }
-
-    #[test]
-    fn a_handle_is_not_closed_while_a_neighbour_has_posix_locks_on_the_file() {
-        let _turn = turn();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let stock = File::options().read(true).write(true).open(file.path()).unwrap();
-        read_lock(&stock);
-        let observer = Handle::open(file.path(), false).unwrap();
-        assert!(observer.taken(SHARED).unwrap());
-        drop(Handle::open(file.path(), false).unwrap());
-        assert!(observer.taken(SHARED).unwrap(), "closing would have dropped the neighbour's lock");
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@
 //! Between the question and the close a [`barrier`] keeps neighbours from taking a lock. A handle on a -shm is kept until its
 //! database is closed: who has no lock there has none on its -shm.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
@@ -67,7 +67,7 @@ impl Kept {
 const FEW: usize = 8;
 const MOST: usize = 512;
 
-static KEPT: PerProcess<HashMap<Identity, Kept>> = PerProcess::new(|_| HashMap::new());
+static KEPT: PerProcess<BTreeMap<Identity, Kept>> = PerProcess::new(|_| BTreeMap::new());
 
 /// Files that are closed after the table was left, because closing a base file takes mutexes of SQLite's.
 #[derive(Default)]
@@ -213,7 +213,7 @@ fn is_deleted(fd: RawFd) -> bool {
 }
 
 /// What is kept of the -shm of a database.
-fn indexes(table: &mut HashMap<Identity, Kept>, database: Identity) -> Files {
+fn indexes(table: &mut BTreeMap<Identity, Kept>, database: Identity) -> Files {
     let mut files = Files::default();
     table.values_mut().filter(|kept| kept.database == Some(database)).for_each(|kept| files.add(kept.all()));
     files

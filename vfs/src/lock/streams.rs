@@ -1,10 +1,13 @@
 //! The numbers of the standard streams, which no file of a database may have: a message of anybody's would be written into it.
 //!
-//! SQLite's unix VFS takes none of them either. A number that it has refused it can close at once; a handle on a database cannot be
-//! closed so easily, so the numbers are taken before one is opened.
+//! SQLite's unix VFS takes none of them either, and opens /dev/null under those that it has got. A handle on a database cannot be
+//! closed so easily. It is opened after the database, so that it does not get one of them unless a stream was closed in between;
+//! then it is moved away. Where nothing was opened before, the numbers are taken first.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
+
+use super::parked;
 
 /// Opens /dev/null under each of these numbers that is free, for good.
 pub(super) fn occupy() {
@@ -21,6 +24,34 @@ pub(super) fn occupy() {
             Ok(null) if null.as_raw_fd() <= libc::STDERR_FILENO => drop(null.into_raw_fd()),
             _ => return,
         }
+    }
+}
+
+/// The same file under another number, if it has one of these, which is /dev/null's then. While a neighbour has locks on the file,
+/// which a close would drop, it keeps the number.
+pub(super) fn keep_off(file: File) -> File {
+    if file.as_raw_fd() > libc::STDERR_FILENO {
+        return file;
+    }
+    match moved(file.as_raw_fd()) {
+        Some(other) => {
+            // The number is /dev/null's.
+            let _null = file.into_raw_fd();
+            other
+        }
+        None => file,
+    }
+}
+
+#[cold]
+fn moved(low: RawFd) -> Option<File> {
+    let free = matches!(parked::first(low), Ok(None));
+    let null = File::open("/dev/null").ok().filter(|_| free)?;
+    // SAFETY: numbers of open descriptors; the new one is nobody else's.
+    unsafe {
+        let high = libc::fcntl(low, libc::F_DUPFD_CLOEXEC, libc::STDERR_FILENO + 1);
+        let other = (high >= 0).then(|| File::from_raw_fd(high))?;
+        (libc::dup2(null.as_raw_fd(), low) == low).then_some(other)
     }
 }
 

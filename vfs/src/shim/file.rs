@@ -281,6 +281,9 @@ pub(crate) unsafe extern "C" fn read(f: *mut ffi::sqlite3_file, buffer: *mut c_v
             (Below::new(base, main), buffer)
         };
         let code = below.read_into(buffer, at);
+        if at == 0 && buffer.len() == control::HEADER && code == ffi::SQLITE_OK && buffer.starts_with(control::MAGIC) {
+            main.plain.store(true, Ordering::Relaxed);
+        }
         if main.combines && buffer.len() == known_size::HEADER && at == known_size::AT as i64 && code == ffi::SQLITE_OK
         {
             if let Some(mut size) = main.known_size() {

@@ -94,14 +94,17 @@ pub(crate) fn of_base(vfs: *mut ffi::sqlite3_vfs) -> Verdict {
     verdict
 }
 
-/// Refuses a -wal with commits whose database is missing or empty: SQLite takes it for a leftover and deletes it.
+/// Refuses a -wal with commits whose database is missing or empty, by its size if that is known: SQLite takes it for a leftover and deletes it.
 ///
 /// # Safety
 /// `vfs` must be registered.
-pub(crate) unsafe fn orphaned_wal(base: &BaseFile, vfs: *mut ffi::sqlite3_vfs, name: &CStr) -> Result<(), Refusal> {
-    let mut size = 0_i64;
-    // SAFETY: a pointer to a 64-bit integer.
-    if unsafe { base.file_size(&raw mut size) } != ffi::SQLITE_OK || size != 0 {
+pub(crate) unsafe fn orphaned_wal(
+    base: &BaseFile,
+    size: Option<u64>,
+    vfs: *mut ffi::sqlite3_vfs,
+    name: &CStr,
+) -> Result<(), Refusal> {
+    if size.map_or_else(|| base.size(), Ok) != Ok(0) {
         return Ok(());
     }
     let Ok(wal_name) = CString::new([name.to_bytes(), b"-wal"].concat()) else { return Ok(()) };

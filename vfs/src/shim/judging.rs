@@ -216,6 +216,9 @@ fn protector_is_back(log: &Folded, seen: &Observation) -> bool {
 }
 
 fn is_encrypted(files: &Files<'_>) -> bool {
+    if files.main.plain.load(Ordering::Relaxed) {
+        return false;
+    }
     let mut first = [0; 16];
     files.database.read_into(&mut first, 0) == ffi::SQLITE_OK && !first.starts_with(MAGIC)
 }

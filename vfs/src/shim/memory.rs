@@ -103,8 +103,11 @@ fn exclusive(state: &State, base: &BaseFile, offset: c_int, n: c_int, flags: c_i
     let change = || change(state, base, offset, n, flags, alone);
     let protected = if offset > CHECKPOINT { None } else { state.protected() };
     let Some((main, _)) = protected else { return change() };
-    if flags & ffi::SQLITE_SHM_LOCK != 0 && n == 1 {
-        // Recovery takes more than one, and writes only to shared memory.
+    // Whoever is about to write to the log reads already. Without that the index is looked at, and perhaps made anew, which
+    // writes only to shared memory.
+    let looks = offset == WRITE && state.index().is_some_and(|index| !index.reads());
+    if flags & ffi::SQLITE_SHM_LOCK != 0 && n == 1 && !looks {
+        // Recovery takes more than one.
         // SAFETY: SQLite calls.
         let dead = guarded(ffi::SQLITE_IOERR_SHMLOCK, || unsafe { protect::before_writing(main) }.unwrap_or(PASS));
         if dead != PASS {

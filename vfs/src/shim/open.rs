@@ -10,7 +10,6 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, OsString, c_char, c_int};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use libsqlite3_sys as ffi;
 
 use super::base::BaseFile;
 use super::bases;
+use super::early::{Before, Early, first_look};
 use super::file::{Kind, State, install};
 use super::methods;
 use super::register::{self, Registration};
@@ -79,7 +79,11 @@ pub(crate) unsafe fn open(
         }
         // sqlite3_shutdown has emptied the list of automatic extensions, if it was called.
         registration.api.auto_extend(auto::opened);
-        match open_main(registration, name, flags, out_flags) {
+        let opened = open_main(registration, name, flags, out_flags);
+        if opened.is_err() {
+            forget_look(&path_of(name));
+        }
+        match opened {
             Ok(state) => {
                 if let Some(main) = state.main() {
                     main_file::remember(main, journal_names(registration, name, flags));
@@ -123,6 +127,11 @@ pub(crate) unsafe fn open(
             }
         }
     }
+}
+
+/// No open follows on a look at this path.
+pub(crate) fn forget_look(path: &Path) {
+    drop(first_look(path));
 }
 
 /// Records a refusal and writes it to the logs.
@@ -176,7 +185,7 @@ unsafe fn index_place(registration: &Registration, name: *const c_char, flags: c
         Some(stem) => [stem, b".shm"].concat(),
         None => [name, b"-shm"].concat(),
     };
-    Place { path: OsString::from_vec(path).into(), database, read_only }
+    Place { path: OsString::from_vec(path).into(), database, read_only, fresh: None }
 }
 
 /// A main database.
@@ -203,12 +212,13 @@ unsafe fn open_main(
     let off = options.policy == PolicyChoice::Off;
 
     if native && !off && !fs::known_local(&path) {
-        if let Err(Problem::NoAnswer(no)) = fs::place(&path, options.fs_timeout) {
+        if let Err(Problem::NoAnswer(no)) = fs::answers(&path, options.fs_timeout) {
             return Err(judge::no_answer(&path, &no).into());
         }
     }
-    // Opened for reading, a pipe would wait for a writer, and a directory would open and then fail to be read.
-    if native && !off && std::fs::metadata(&path).is_ok_and(|found| found.is_dir() || found.file_type().is_fifo()) {
+    let look = first_look(&path);
+    let before = if native && !off { Before::of(&path, look) } else { Before::default() };
+    if before.cannot_be_one {
         return Err(explain::failed_open(&path, ffi::SQLITE_CANTOPEN, 0, got_create(flags)).into());
     }
     let mut got = flags;
@@ -230,13 +240,15 @@ unsafe fn open_main(
             *out_flags = got;
         }
     }
-    let opened = Opened { registration, name_text, path, base_vfs, native, converting, judged_before };
+    let opened = Opened { registration, name_text, path, base_vfs, native, converting, judged_before, before };
     // SAFETY: SQLite's own name.
     let access = unsafe { access(registration, name, flags, got) };
     match settle(&opened, options, access, &base) {
         Ok((main, locks)) => {
             // SAFETY: SQLite's own name.
-            let index = shm::for_file(&main, off, || unsafe { index_place(registration, name, flags) });
+            let place = || unsafe { index_place(registration, name, flags) };
+            let fresh = main.generation.seen();
+            let index = shm::for_file(&main, off, || Place { fresh, ..place() });
             let pages = Some(Pages::new(main.options.checksum));
             let (kind, forks) = (Kind::Main(Arc::new(main)), fork::count());
             Ok(State { registration, base: Some(base), kind, locks, index, pages, own_base, forks })
@@ -249,14 +261,15 @@ unsafe fn open_main(
 }
 
 /// A main database that is open in its base.
-struct Opened<'a> {
+pub(super) struct Opened<'a> {
     registration: &'static Registration,
     name_text: &'a CStr,
-    path: PathBuf,
-    base_vfs: *mut ffi::sqlite3_vfs,
+    pub(super) path: PathBuf,
+    pub(super) base_vfs: *mut ffi::sqlite3_vfs,
     native: bool,
     converting: bool,
-    judged_before: Option<Arc<Verdict>>,
+    pub(super) judged_before: Option<Arc<Verdict>>,
+    pub(super) before: Before,
 }
 
 /// What is done with it.
@@ -269,11 +282,16 @@ fn settle(
     let Opened { registration, name_text, path, base_vfs, native, converting, .. } = opened;
     let (registration, base_vfs, native, converting) = (*registration, *base_vfs, *native, *converting);
     let off = options.policy == PolicyChoice::Off;
-    let verdict = match &opened.judged_before {
-        Some(verdict) => Arc::clone(verdict),
-        None if off => Arc::new(Verdict::unknown("policy=off: nobody looked")),
-        None if !native => Arc::new(judge::of_base(base_vfs)),
-        None => judge::opened(path, &options, base)?,
+    let early = if native && !off { Early::of(opened, &options, access) } else { None };
+    let verdict = match (&opened.judged_before, &early) {
+        (Some(verdict), _) => Arc::clone(verdict),
+        (None, _) if off => Arc::new(Verdict::unknown("policy=off: nobody looked")),
+        (None, _) if !native => Arc::new(judge::of_base(base_vfs)),
+        (None, Some(early)) => {
+            early.unmoved(path, base)?;
+            Arc::clone(&early.verdict)
+        }
+        (None, None) => judge::opened(path, &options, base)?,
     };
     let policy = Policy::settle(&options, &verdict, methods::offers_shared_memory(base.methods()));
     let base_name = register::name_of(base_vfs);
@@ -285,7 +303,7 @@ fn settle(
 
     if !off && access == Access::ReadWrite {
         // SAFETY: SQLite's own name; the base is registered.
-        unsafe { judge::orphaned_wal(base, base_vfs, name_text) }?;
+        unsafe { judge::orphaned_wal(base, early.as_ref().map(Early::size), base_vfs, name_text) }?;
     }
     if main.forbids_wal() || (access == Access::ReadOnly && main.policy().hides_shared_memory()) {
         // SAFETY: SQLite's own name; the base is registered.
@@ -295,26 +313,39 @@ fn settle(
             main.warn("converted", format!("a WAL database was converted to journal_mode DELETE: {reason}"));
         }
     }
-    let chosen = choose::for_file(&main, off && !converting, || try_base(base, base_vfs))?;
+    let (handle, found) = early.map_or((None, None), Early::into_parts);
+    let chosen = choose::for_file(&main, off && !converting, handle, || try_base(base, base_vfs))?;
     let locks = chosen.locks;
     main.locks = chosen.said;
-    if locks.is_some() {
+    if locks.is_some() && found.is_none() {
         // The handle for the locks was opened by name.
         judge::unmoved(path, base)?;
     }
     main.native = native;
-    if native && !off {
-        main.generation.opened(Which::Database, path);
+    match found {
+        Some((identity, may)) => main.generation.is_database(identity, may),
+        None if native && !off => main.generation.opened(Which::Database, path),
+        None => {}
     }
     if !off && access == Access::ReadWrite {
+        #[cfg(target_os = "linux")]
+        let freed = locks.as_ref().is_some_and(FileLocks::freed_a_descriptor);
+        #[cfg(not(target_os = "linux"))]
+        let freed = false;
         let identity = Identity::of(path, &main.base, main.generation.identity(Which::Database));
         let begin = || {
             let keeper = Keeper::new(
                 main.options.guard,
-                guard::boot_id(),
+                guard::boot_id,
                 Box::new(Sidecar::of(base_vfs, name_text, native, main.verdict.class)),
             );
-            Ok((keeper, if native { Directory::of(path)? } else { None }))
+            let directory = match opened.before.directory.take() {
+                // Opened before the handle.
+                Some(directory) => Some(Directory::open(directory, freed)?),
+                None if native => Directory::of(path)?,
+                None => None,
+            };
+            Ok((keeper, directory))
         };
         let shared = Shared::of(identity, begin).map_err(|error: io::Error| {
             let errno = error.raw_os_error().unwrap_or(0);

@@ -121,6 +121,7 @@ pub(crate) unsafe extern "C" fn full_pathname(vfs: Vfs, name: *const c_char, siz
         let most = usize::try_from(most).unwrap_or(0);
         let too_long = length + "-journal".len() > most;
         if code & 0xff != ffi::SQLITE_OK || too_long {
+            opening::forget_look(&path);
             let code = if too_long { ffi::SQLITE_CANTOPEN } else { code };
             opening::tell(registration, &mut explain::failed_path(&path, code, most));
             return code;
@@ -142,7 +143,7 @@ fn does_not_answer(registration: &Registration, path: &Path) -> Option<c_int> {
     if known {
         return None;
     }
-    match fs::place(path, defaults.fs_timeout) {
+    match fs::answers(path, defaults.fs_timeout) {
         Err(fs::Problem::NoAnswer(no_answer)) => {
             let mut refusal = judge::no_answer(path, &no_answer);
             opening::tell(registration, &mut refusal);

@@ -7,17 +7,22 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::Duration;
 
 use libsqlite3_sys as ffi;
 
 use super::Place;
 use super::locks::{IndexLocks, READERS, SWITCH, is_checkpoint, writes};
 use super::regions::Regions;
+use crate::journal_file::Access;
 use crate::lock::Bytes;
 use crate::lock::ofd::Handle;
 
 /// SQLITE_READONLY_CANTINIT, which older bindings do not name.
 const READONLY_CANTINIT: c_int = ffi::SQLITE_READONLY | (5 << 8);
+
+/// So long after the open the index is made as if it had been made then. Later the database is asked once more who may read it.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// The WAL-index of a connection.
 #[derive(Debug)]
@@ -104,6 +109,15 @@ impl Index {
         self.asks(|handle| handle.taken(READERS))
     }
 
+    /// Whether this connection reads the database.
+    pub(crate) fn reads(&self) -> bool {
+        // A file that is borrowed is just being mapped.
+        self.file.try_borrow().is_ok_and(|file| match &*file {
+            File::Open(opened) => opened.locks.reads(),
+            _ => true,
+        })
+    }
+
     fn asks(&self, question: impl FnOnce(&Handle) -> io::Result<bool>) -> bool {
         match &*self.file.borrow() {
             File::Open(opened) => question(&opened.handle).unwrap_or(false),
@@ -127,8 +141,8 @@ impl Index {
         let File::Open(opened) = &mut *file else { return (ffi::SQLITE_IOERR_SHMMAP, nothing) };
         if opened.unlocked {
             match begin(&opened.handle, opened.read_only) {
-                Ok(ffi::SQLITE_OK) => opened.unlocked = false,
-                Ok(code) => return (code, nothing),
+                Ok((ffi::SQLITE_OK, _)) => opened.unlocked = false,
+                Ok((code, _)) => return (code, nothing),
                 Err(_) => return (ffi::SQLITE_IOERR_LOCK, nothing),
             }
         }
@@ -143,31 +157,39 @@ impl Index {
     }
 
     fn open(&self) -> Result<File, c_int> {
-        let database = std::fs::metadata(&self.place.database).map_err(|_| ffi::SQLITE_IOERR_FSTAT)?;
-        let (path, identity) = (self.path(), (database.dev(), database.ino()));
+        let fresh = self.place.fresh.as_ref().filter(|(_, since, _)| since.elapsed() < FRESH);
+        let (identity, may) = match fresh {
+            Some((identity, _, may)) => (*identity, *may),
+            None => {
+                let found = std::fs::metadata(&self.place.database).map_err(|_| ffi::SQLITE_IOERR_FSTAT)?;
+                ((found.dev(), found.ino()), Access::of(&found))
+            }
+        };
+        let path = self.path();
         let mut handle = Err(io::ErrorKind::PermissionDenied.into());
         if !self.place.read_only {
-            handle = Handle::beside(path, false, Some(database.mode() & 0o777), identity);
+            handle = Handle::beside(path, false, Some(may.mode & 0o777), identity);
         }
         let read_only = handle.is_err();
         if read_only {
             handle = Handle::beside(path, true, None, identity);
         }
         let handle = handle.map_err(|_| ffi::SQLITE_CANTOPEN)?;
-        if let (true, Ok(fd)) = (rustix::process::geteuid().is_root(), handle.fd()) {
-            let (owner, group) = (database.uid(), database.gid());
+        let (owner, group) = (may.user, may.group);
+        let others = handle.owner() != Some((owner, group));
+        if let (true, Ok(fd)) = (others && rustix::process::geteuid().is_root(), handle.fd()) {
             // Otherwise the owner of the database could not open it.
             let _ =
                 rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(owner)), Some(rustix::fs::Gid::from_raw(group)));
         }
-        let unlocked = match begin(&handle, read_only) {
-            Ok(ffi::SQLITE_OK) => false,
-            Ok(READONLY_CANTINIT) => true,
-            Ok(code) => return Err(code),
+        let (unlocked, emptied) = match begin(&handle, read_only) {
+            Ok((ffi::SQLITE_OK, emptied)) => (false, emptied),
+            Ok((READONLY_CANTINIT, _)) => (true, false),
+            Ok((code, _)) => return Err(code),
             Err(error) if is_unknown(&error) => return Ok(File::Base),
             Err(_) => return Err(ffi::SQLITE_IOERR_LOCK),
         };
-        let regions = Regions::new(Arc::clone(&self.lost));
+        let regions = Regions::new(Arc::clone(&self.lost), emptied);
         Ok(File::Open(Box::new(Opened { regions, locks: IndexLocks::default(), read_only, unlocked, handle })))
     }
 
@@ -189,7 +211,8 @@ impl Index {
                 if is_checkpoint(offset, n, flags) && !opened.is_whole() {
                     return Some(ffi::SQLITE_IOERR_SHMMAP);
                 }
-                if writes(offset, n, flags) && opened.handle.verify().is_err() {
+                // Before anything is mapped the index is about to be made, and the handle is looked at when it is mapped.
+                if writes(offset, n, flags) && opened.regions.is_mapped() && opened.handle.verify().is_err() {
                     return Some(ffi::SQLITE_IOERR_SHMLOCK);
                 }
             }
@@ -244,24 +267,26 @@ impl Opened {
     }
 }
 
-/// Takes the dead-man switch. Whoever is alone empties the file: what is in it may be from before a crash. Who comes while
-/// somebody does that is BUSY and not next in line, since the other may die before it is done.
-fn begin(handle: &Handle, read_only: bool) -> io::Result<c_int> {
+/// Takes the dead-man switch, and tells whether it has emptied the file. Whoever is alone does: what is in it may be from before a
+/// crash. Who comes while somebody does that is BUSY and not next in line, since the other may die before it is done.
+fn begin(handle: &Handle, read_only: bool) -> io::Result<(c_int, bool)> {
+    let mut emptied = false;
     match handle.held(SWITCH)? {
-        Some(true) => return Ok(ffi::SQLITE_BUSY),
+        Some(true) => return Ok((ffi::SQLITE_BUSY, false)),
         Some(false) => {}
-        None if read_only => return Ok(READONLY_CANTINIT),
+        None if read_only => return Ok((READONLY_CANTINIT, false)),
         None => {
             if !handle.take(SWITCH, true)? {
-                return Ok(ffi::SQLITE_BUSY);
+                return Ok((ffi::SQLITE_BUSY, false));
             }
             // Stock leaves three bytes too, to tell an honest cut from any other.
             if rustix::fs::ftruncate(handle.fd()?, 3).is_err() {
-                return Ok(ffi::SQLITE_IOERR_SHMOPEN);
+                return Ok((ffi::SQLITE_IOERR_SHMOPEN, false));
             }
+            emptied = true;
         }
     }
-    Ok(if handle.take(SWITCH, false)? { ffi::SQLITE_OK } else { ffi::SQLITE_BUSY })
+    Ok((if handle.take(SWITCH, false)? { ffi::SQLITE_OK } else { ffi::SQLITE_BUSY }, emptied))
 }
 
 /// Whether a filesystem or kernel does not have this kind of lock at all.

@@ -12,6 +12,9 @@
 //! are those in which the salts change with the checkpointer's knowledge: it recovers the index, or is alone. There BUSY would
 //! be worse than wrong, since the last to close takes a checkpoint that was BUSY for one that had nothing to do.
 //!
+//! Recovery takes the lock of each mark, one after the other, and gives it back. Here it takes all of them at once, if it can, and
+//! gives them back with its own lock: nobody can begin to read before that.
+//!
 //! A reader that moves its mark takes the lock of the mark exclusively, drops it and takes it shared, at once and with no
 //! other lock. The drop waits for the call that follows, which then is one step from exclusive to shared; any other call
 //! does it first.
@@ -51,6 +54,8 @@ pub(super) struct IndexLocks {
     generation: Cell<Option<Salts>>,
     /// SQLite has released the one exclusive lock that is held.
     released: Cell<bool>,
+    /// The marks that recovery has, whether SQLite has taken them one after the other or not yet.
+    marks: Cell<u8>,
 }
 
 /// What tells two generations of the log apart.
@@ -81,6 +86,10 @@ impl IndexLocks {
             }
         }
         let held = self.shared.get() | self.exclusive.get();
+        if mask & self.marks.get() == mask {
+            // They go with the lock of recovery.
+            return ffi::SQLITE_OK;
+        }
         if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
             if self.shared.get() == 0 && self.exclusive.get() == mask && (mask & LOG_READERS).count_ones() == 1 {
                 self.released.set(true);
@@ -89,6 +98,9 @@ impl IndexLocks {
             if self.exclusive.get() & mask & RECOVER != 0 {
                 // The header is the one that was just made, under WRITE.
                 self.generation.set(salts());
+                if let (true, Some((marks, range))) = (self.marks.get() != 0, locks(offset, COUNT - offset)) {
+                    return self.unlock(bytes, marks, range);
+                }
             }
             return if held & mask == 0 { ffi::SQLITE_OK } else { self.unlock(bytes, mask, range) };
         }
@@ -97,6 +109,18 @@ impl IndexLocks {
                 return ffi::SQLITE_OK;
             }
             return answer(bytes.take(range, false), || self.shared.set(self.shared.get() | mask));
+        }
+        if self.exclusive.get() & RECOVER != 0 && mask & LOG_READERS == mask {
+            let all = locks(offset, COUNT - offset);
+            if let Some((marks, range)) = all.filter(|(marks, _)| held & marks == 0 && self.shared.get() == 0) {
+                let took = || {
+                    self.marks.set(marks);
+                    self.exclusive.set(self.exclusive.get() | marks);
+                };
+                if answer(bytes.take(range, true), took) == ffi::SQLITE_OK {
+                    return ffi::SQLITE_OK;
+                }
+            }
         }
         let resets = (mask & LOG_READERS).count_ones() > 1 && (self.exclusive.get() | mask) & CHECKPOINT == 0;
         if resets {
@@ -121,6 +145,11 @@ impl IndexLocks {
             }
         }
         code
+    }
+
+    /// Whether a lock of a reader is held.
+    pub(super) fn reads(&self) -> bool {
+        self.shared.get() != 0
     }
 
     /// Does what waits for the next call; `false` if that cannot be done, and then it waits on.
@@ -158,6 +187,7 @@ impl IndexLocks {
             Ok(()) => {
                 self.shared.set(self.shared.get() & !mask);
                 self.exclusive.set(self.exclusive.get() & !mask);
+                self.marks.set(self.marks.get() & !mask);
                 if self.exclusive.get() & LOG_READERS == 0 {
                     self.unguard(bytes);
                 }
@@ -310,6 +340,28 @@ mod tests {
             assert_eq!((change(&b, offset, n, TAKE), change(&b, offset, n, DROP)), (0, 0));
         }
         assert_eq!(kernel.1.get(), 4);
+    }
+
+    #[test]
+    fn recovery_has_all_marks_at_once_or_those_that_it_can_have() {
+        let kernel = Kernel::default();
+        let [a, b] = two(&kernel);
+        let recover = |(offset, n)| {
+            assert_eq!((change(&a, 0, 1, TAKE), change(&a, offset, n, TAKE)), (0, 0));
+            kernel.1.set(0);
+            let marks = (4..8).map(|mark| change(&a, mark, 1, TAKE) + change(&a, mark, 1, DROP)).collect::<Vec<_>>();
+            assert_eq!((change(&a, offset, n, DROP), kernel.0.borrow()[0]), (0, [2, 0, 0, 0, 0, 0, 0, 0, 0]));
+            assert_eq!(change(&a, 0, 1, DROP), 0);
+            (marks, kernel.1.get())
+        };
+        for (offset, n) in [(1, 2), (2, 1)] {
+            assert_eq!(recover((offset, n)), (vec![0; 4], 3), "the marks, all but WRITE, and WRITE");
+        }
+        assert_eq!(change(&b, 5, 1, SHARE), 0);
+        assert_eq!(recover((1, 2)).0, [0, ffi::SQLITE_BUSY, 0, 0]);
+        // Afterwards marks are what they were.
+        change(&b, 5, 1, SHARE_DROP);
+        assert_eq!((change(&a, 5, 1, SHARE), change(&b, 5, 1, TAKE)), (0, ffi::SQLITE_BUSY));
     }
 
     #[test]

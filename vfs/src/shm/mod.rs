@@ -21,7 +21,9 @@ mod regions;
 #[cfg(target_os = "linux")]
 pub(crate) use fault::forget_inherited;
 use std::path::PathBuf;
+use std::time::Instant;
 
+use crate::journal_file::Access;
 use crate::main_file::MainFile;
 
 #[cfg(not(target_os = "linux"))]
@@ -30,7 +32,7 @@ pub(crate) use elsewhere::Index;
 pub(crate) use index::Index;
 
 /// Where the WAL-index of a database is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Place {
     /// The -shm file.
     pub(crate) path: PathBuf,
@@ -38,14 +40,16 @@ pub(crate) struct Place {
     pub(crate) database: PathBuf,
     /// The URI said `readonly_shm=1`.
     pub(crate) read_only: bool,
+    /// The identity of the database, and who may read and write it, as it was seen at this time.
+    pub(crate) fresh: Option<((u64, u64), Instant, Access)>,
 }
 
 /// The WAL-index of a database whose base would keep it in a -shm file of the operating system; `None` where it stays the
 /// base's. Nothing is opened before SQLite asks for it.
 #[cfg(target_os = "linux")]
 pub(crate) fn for_file(main: &MainFile, off: bool, place: impl FnOnce() -> Place) -> Option<Index> {
-    use crate::main_file::Access;
-    let locking = matches!(main.access, Access::ReadWrite | Access::ReadOnly);
+    use crate::main_file::Access as Mode;
+    let locking = matches!(main.access, Mode::ReadWrite | Mode::ReadOnly);
     let ours = main.native && main.base == "unix" && locking && !off;
     ours.then(|| Index::new(place(), std::sync::Arc::clone(&main.index_lost)))
 }
@@ -87,6 +91,9 @@ mod elsewhere {
             match self.0 {}
         }
         pub(crate) fn has_readers(&self) -> bool {
+            match self.0 {}
+        }
+        pub(crate) fn reads(&self) -> bool {
             match self.0 {}
         }
         pub(crate) fn map(&self, _: c_int, _: c_int, _: bool) -> (c_int, *mut c_void) {

@@ -19,9 +19,9 @@ use super::locks::Salts;
 use crate::lock::Bytes;
 use crate::lock::ofd::Handle;
 
-/// The file is made longer by a byte at the end of each of these, which makes the filesystem allocate them now: a full disk
-/// is then an error and not a SIGBUS later.
-const PAGE: u64 = 4096;
+/// The file is made longer by zeros, which makes the filesystem allocate them now: a full disk is then an error and not a SIGBUS
+/// later. Nobody else writes there: whoever makes the file longer holds the lock of writers.
+static ZEROS: [u8; 32 * 1024] = [0; 32 * 1024];
 
 /// Where the salts are in a header (<https://www.sqlite.org/walformat.html#the_wal_index_file_format>).
 const SALTS: usize = 32;
@@ -41,14 +41,16 @@ pub(super) struct Regions {
     known: usize,
     /// How long it is with them.
     bytes: u64,
+    /// This connection has emptied the file. Whoever makes it longer meanwhile is met by who wants to make it longer.
+    emptied: bool,
     chunks: Vec<Chunk>,
     /// Set when the file turns out to be shorter than it was.
     lost: Arc<AtomicBool>,
 }
 
 impl Regions {
-    pub(super) fn new(lost: Arc<AtomicBool>) -> Regions {
-        Regions { known: 0, bytes: 0, chunks: Vec::new(), lost }
+    pub(super) fn new(lost: Arc<AtomicBool>, emptied: bool) -> Regions {
+        Regions { known: 0, bytes: 0, emptied, chunks: Vec::new(), lost }
     }
 
     /// The address of a region; null if the file does not have it and is not to be extended.
@@ -61,6 +63,9 @@ impl Regions {
         extend: bool,
     ) -> Result<*mut c_void, c_int> {
         if region >= self.known {
+            if std::mem::take(&mut self.emptied) && !extend {
+                return Ok(std::ptr::null_mut());
+            }
             let unit = unit(size, rustix::param::page_size());
             let wanted = (region / unit + 1).checked_mul(unit).ok_or(ffi::SQLITE_IOERR_SHMSIZE)?;
             let bytes = wanted.checked_mul(size).ok_or(ffi::SQLITE_IOERR_SHMSIZE)? as u64;
@@ -85,6 +90,11 @@ impl Regions {
         let chunk = self.chunks.iter().find(|chunk| (chunk.first..chunk.first + chunk.count).contains(&region));
         let Some(chunk) = chunk else { return Err(ffi::SQLITE_IOERR_SHMMAP) };
         Ok(chunk.memory.as_mut_ptr().wrapping_add((region - chunk.first) * size).cast())
+    }
+
+    /// Whether anything of the file is known.
+    pub(super) fn is_mapped(&self) -> bool {
+        !self.chunks.is_empty()
     }
 
     /// Whether the file is as long as it was. Where it was cut off within a page, the rest of that page reads as zeros without
@@ -134,14 +144,14 @@ fn next(end: Option<usize>, unit: usize) -> (usize, usize) {
 }
 
 fn allocate(file: BorrowedFd<'_>, have: u64, wanted: u64) -> io::Result<()> {
-    for page in have / PAGE..wanted / PAGE {
-        loop {
-            match rustix::io::pwrite(file, &[0], page * PAGE + PAGE - 1) {
-                Ok(1) => break,
-                Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+    let mut at = have;
+    while at < wanted {
+        let zeros = ZEROS.get(..(wanted - at).min(ZEROS.len() as u64) as usize).unwrap_or(&ZEROS);
+        match rustix::io::pwrite(file, zeros, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => at += written as u64,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())

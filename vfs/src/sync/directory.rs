@@ -21,14 +21,22 @@ impl Directory {
     pub(crate) fn of(file: &Path) -> io::Result<Option<Directory>> {
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         match File::open(parent.unwrap_or(Path::new("."))) {
-            Ok(directory) => {
-                // This one is given up when descriptors run out, and the first read may take two: of the log and its index.
-                drop(directory.try_clone()?);
-                Ok(Some(Directory(directory)))
-            }
+            Ok(directory) => Directory::open(directory, false).map(Some),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => Err(error),
             Err(_) => Ok(None),
         }
+    }
+
+    /// One that is open already. Another descriptor is known to be free (`spare`), or it is tried.
+    ///
+    /// # Errors
+    /// If no other descriptor is to be had.
+    pub(crate) fn open(directory: File, spare: bool) -> io::Result<Directory> {
+        // This one is given up when descriptors run out, and the first read may take two: of the log and its index.
+        if !spare {
+            drop(directory.try_clone()?);
+        }
+        Ok(Directory(directory))
     }
 
     /// Syncs it. Filesystems that do not know the operation have nothing to sync.
