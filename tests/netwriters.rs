@@ -1,14 +1,17 @@
 //! Promises 1 and 2 on real NFS and SMB: writers on two clients at once, some of them killed, lose no row. Real, because
 //! they run in the emulated guest of tests/netlab, with the kernel's own clients and two servers.
 //!
-//! One boot for all mounts. `HARDENED_NETWRITERS_SECONDS` sets how long the writers write before somebody is killed (2
-//! unless set), `HARDENED_NETWRITERS_KILLS` how often each client then loses a writer (once), `HARDENED_NETWRITERS_SEED` the
-//! seed, `HARDENED_NETWRITERS_MOUNTS` the mounts, `HARDENED_NETWRITERS_RESTART` those among them whose server is stopped and
-//! started again while they write. With `HARDENED_NETWRITERS_STOCK=whole` stock SQLite gets the same (tests/gluster/writers).
+//! One boot for all mounts. `HARDENED_NETWRITERS_MINUTES=10` is the long form: two clients, kills all the time, and a server
+//! that is away for a while in the middle. Each of its settings can be made alone, in either form, with a name that begins
+//! with `HARDENED_NETWRITERS_`: `SECONDS`, how long the writers write; `KILLS`, how often each client loses a writer in that
+//! time; `RESTART`, the mounts whose server goes away; `AWAY`, for how many seconds at least; `MOUNTS`; `SEED`. With
+//! `HARDENED_NETWRITERS_STOCK=whole` stock SQLite gets the same (tests/gluster/writers).
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod actors;
+#[path = "netwriters/away.rs"]
+mod away;
 #[path = "netwriters/conductor.rs"]
 mod conductor;
 #[path = "storm/processes.rs"]
@@ -30,8 +33,8 @@ const TEST: &str = "writers_on_two_clients_lose_nothing_and_outlive_those_that_a
 /// Two clients, and one with several processes. Not `cifs-two`, on which this fails (docs/filesystems.md).
 const MOUNTS: &str = "nfs3 nfs40 nfs42 nfs42-two cifs";
 
-/// Those whose server goes away and comes back while all write: none unless asked for, since a client waits a minute.
-const RESTART: &str = "";
+/// Those of the long form, and those whose server goes away while all write.
+const TWO: &str = "nfs42-two";
 
 fn setting(name: &str, otherwise: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| otherwise.to_owned())
@@ -50,14 +53,20 @@ fn writers_on_two_clients_lose_nothing_and_outlive_those_that_are_killed() {
     let home = tempfile::tempdir().unwrap();
     let settings = home.path().join("settings");
     let seed = setting("HARDENED_NETWRITERS_SEED", "20251121");
-    let seconds: u32 = setting("HARDENED_NETWRITERS_SECONDS", "2").parse().unwrap();
-    let kills: u32 = setting("HARDENED_NETWRITERS_KILLS", "1").parse().unwrap();
-    let mounts = setting("HARDENED_NETWRITERS_MOUNTS", MOUNTS);
+    let minutes: u32 = setting("HARDENED_NETWRITERS_MINUTES", "0").parse().unwrap();
+    let long = minutes > 0;
+    let number = |name: &str, short: u32, otherwise: u32| -> u32 {
+        let otherwise = if long { otherwise } else { short };
+        setting(&format!("HARDENED_NETWRITERS_{name}"), &otherwise.to_string()).parse().unwrap()
+    };
+    let (seconds, kills, away) =
+        (number("SECONDS", 2, 60 * minutes), number("KILLS", 1, minutes), number("AWAY", 0, 20));
+    let mounts = setting("HARDENED_NETWRITERS_MOUNTS", if long { TWO } else { MOUNTS });
     let mounts: Vec<&str> = mounts.split(' ').collect();
-    let restart = setting("HARDENED_NETWRITERS_RESTART", RESTART);
+    let restart = setting("HARDENED_NETWRITERS_RESTART", TWO);
     let exports = format!(
         "export HARDENED_NETWRITERS_TEST={TEST} HARDENED_NETWRITERS_SEED={seed} HARDENED_NETWRITERS_SECONDS={seconds} \
-         HARDENED_NETWRITERS_KILLS={kills} HARDENED_NETWRITERS_RESTART='{restart}'\n"
+         HARDENED_NETWRITERS_KILLS={kills} HARDENED_NETWRITERS_AWAY={away} HARDENED_NETWRITERS_RESTART='{restart}'\n"
     );
     std::fs::write(&settings, exports).unwrap();
     let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/netlab");

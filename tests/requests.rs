@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod actors;
+#[path = "requests/works.rs"]
+mod works;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,10 +15,11 @@ use actors::{Actor, HARDENED, Kind, STOCK, STOCK_ELSEWHERE};
 use support::fuse::{Counters, Mount, Op, Options};
 use support::require;
 use tempfile::TempDir;
+use works::{INSERT, LARGE, OPEN, SELECT, SELECT_AFTER, UPDATE};
 
 const CACHED: [Duration; 2] = [Duration::ZERO, Duration::from_secs(60)];
 
-/// A mount with a database of 40 rows in `t`, and of 6,000 in `large`, about 500 pages.
+/// A mount with the database of [`works::make`].
 struct Share {
     mount: Mount,
     _homes: [TempDir; 2],
@@ -31,13 +34,7 @@ impl Share {
         let homes = [TempDir::new().unwrap(), TempDir::new().unwrap()];
         let options = Options::new(homes[0].path()).subtype("share").cache(cache).forward_locks(forward_locks);
         let mount = Mount::new(options, homes[1].path()).unwrap();
-        let mut maker = Actor::open(&homes[0].path().join("app.db"), STOCK_ELSEWHERE);
-        maker.ok("CREATE TABLE t(x INTEGER PRIMARY KEY, y); \
-                  WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 40) \
-                  INSERT INTO t SELECT x, 'row' FROM n; \
-                  CREATE TABLE large(x INTEGER PRIMARY KEY, y); \
-                  WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 6000) \
-                  INSERT INTO large SELECT x, zeroblob(300) FROM n");
+        works::make(&homes[0].path().join("app.db"));
         Share { mount, _homes: homes }
     }
 
@@ -59,49 +56,18 @@ impl Share {
     }
 }
 
-const OPEN: &str = "open, first SELECT";
-
 /// What is counted, and how many requests hardened may wait for: with nothing cached, and with names and attributes cached.
 const WORKS: [(&str, [u64; 2]); 6] = [
     (OPEN, [36, 18]),
-    ("INSERT of a row", [17, 14]),
-    ("UPDATE of a row in a large table", [18, 15]),
-    ("transaction of 100 pages", [124, 121]),
-    ("SELECT again", [1, 1]),
-    ("SELECT after another process wrote", [2, 1]),
+    (INSERT, [17, 14]),
+    (UPDATE, [18, 15]),
+    (LARGE, [124, 121]),
+    (SELECT, [1, 1]),
+    (SELECT_AFTER, [2, 1]),
 ];
 
-/// 100 pages with one row each.
-const SCATTERED: &str = "UPDATE large SET y = randomblob(300) WHERE x % 60 = 7";
-
-/// What is counted, and what the same connection has done before.
 fn work(share: &Share, kind: Kind, what: &str) -> Counters {
-    if what == OPEN {
-        return share.waits(|| {
-            let mut actor = share.open(kind);
-            actor.ok("SELECT y FROM t WHERE x = 5");
-            std::mem::forget(actor);
-        });
-    }
-    let mut actor = share.open(kind);
-    actor.ok("PRAGMA synchronous=FULL; PRAGMA journal_mode=DELETE");
-    let mut insert = 1000;
-    let mut run = |actor: &mut Actor| match what {
-        "INSERT of a row" => {
-            insert += 1;
-            actor.ok(&format!("INSERT INTO t VALUES ({insert}, 'one more')"))
-        }
-        "UPDATE of a row in a large table" => actor.ok("UPDATE large SET y = randomblob(300) WHERE x = 3000"),
-        "transaction of 100 pages" => actor.ok(SCATTERED),
-        _ => actor.ok("SELECT y FROM t WHERE x = 5"),
-    };
-    run(&mut actor);
-    run(&mut actor);
-    if what.starts_with("SELECT after") {
-        let mut other = share.open(STOCK_ELSEWHERE);
-        other.ok("UPDATE t SET y = 'changed' WHERE x = 5");
-    }
-    share.waits(|| drop(run(&mut actor)))
+    works::count(what, || share.open(kind), || share.open(STOCK_ELSEWHERE), |run| share.waits(run))
 }
 
 /// Whoever else looks into the mount, as programs that walk through /tmp do, only adds requests.
@@ -145,12 +111,10 @@ fn a_transaction_waits_for_few_requests() {
 fn commits_per_second(kind: Kind) -> f64 {
     let share = Share::new(Duration::ZERO);
     let mut actor = share.open(kind);
-    actor.ok("PRAGMA synchronous=FULL; PRAGMA journal_mode=DELETE");
+    actor.ok(works::DELETE);
     share.mount.set_latency(Duration::from_millis(1));
     let start = Instant::now();
-    for x in 1000..1030 {
-        actor.ok(&format!("INSERT INTO t VALUES ({x}, 'one more')"));
-    }
+    works::inserts(&mut actor, 1000, 30);
     30.0 / start.elapsed().as_secs_f64()
 }
 
@@ -175,7 +139,7 @@ fn locks_that_a_server_keeps_cost_one_request_less_for_each_transaction() {
     if !require::fuse() {
         return;
     }
-    for (what, least) in [("SELECT again", 3), ("INSERT of a row", 8)] {
+    for (what, least) in [(SELECT, 3), (INSERT, 8)] {
         let [stock, hardened] = [STOCK, HARDENED].map(|kind| {
             let requests = work(&Share::with(Duration::ZERO, true), kind, what);
             println!("{what}, {kind:?}: GETLK {}, SETLK {}", requests.get(Op::Getlk), requests.get(Op::Setlk));

@@ -4,12 +4,12 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use crate::actors::Other;
+use crate::away::Away;
 use crate::processes::Writers;
 use crate::verdict::{alarms, judge};
 use crate::workload::{Event, Rng, Task};
@@ -42,15 +42,27 @@ pub(crate) fn is_conductor(test: &'static str) -> bool {
             return true;
         }
     }
-    stage.perform(seconds);
     if stage.whole() {
-        let mut rng = Rng::new(&[seed, 3]);
-        for _ in 0..number("KILLS") {
-            stage.kill_everybody();
-            stage.kill_strangers();
-            stage.writers.start();
-            stage.kill_writers(&mut rng);
+        let (mut rng, kills) = (Rng::new(&[seed, 3]), number("KILLS"));
+        let rounds = kills.max(1) as u32;
+        let restart = std::env::var("HARDENED_NETWRITERS_SERVER").ok().filter(|program| !program.is_empty());
+        for round in 0..rounds {
+            let restart = restart.as_deref().filter(|_| round == rounds / 2);
+            stage.perform(
+                seconds / rounds,
+                restart.map(|program| (program, Duration::from_secs(number("AWAY")))),
+                &mut rng,
+            );
+            if kills > 0 {
+                stage.kill_everybody();
+                stage.kill_strangers();
+                stage.writers.start();
+                stage.kill_writers(&mut rng);
+            }
         }
+    } else {
+        // It is only there to be compared.
+        stage.perform(seconds.min(Duration::from_secs(10)), None, &mut Rng::new(&[seed]));
     }
     stage.end();
     true
@@ -59,49 +71,27 @@ pub(crate) fn is_conductor(test: &'static str) -> bool {
 /// Who only looks has no turn among busy writers.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// What happens to the server while all write: a program, if there is one.
-struct Disturbance {
-    program: Option<String>,
-    after: Duration,
-    running: Option<Child>,
-    has_been: bool,
+/// What the writers have done while somebody looked.
+struct Tally {
+    begun: Vec<Option<Instant>>,
+    longest: Vec<Duration>,
+    commits: Vec<u32>,
 }
 
-impl Disturbance {
-    fn of(whole: bool, after: Duration) -> Disturbance {
-        let program = std::env::var("HARDENED_NETWRITERS_DISTURB").ok().filter(|program| whole && !program.is_empty());
-        Disturbance { program, after, running: None, has_been: false }
+impl Tally {
+    fn of(writers: usize) -> Tally {
+        Tally { begun: vec![None; writers], longest: vec![Duration::ZERO; writers], commits: vec![0; writers] }
     }
 
-    /// Begins it in its time, and answers whether it has come to its end.
-    fn is_over(&mut self, elapsed: Duration) -> bool {
-        let Some(program) = &self.program else { return true };
-        if self.has_been {
-            return true;
-        }
-        match &mut self.running {
-            None if elapsed >= self.after => self.running = Some(Command::new(program).spawn().unwrap()),
-            None => {}
-            Some(child) => {
-                if let Some(status) = child.try_wait().unwrap() {
-                    assert!(status.success(), "{program}: {status}");
-                    self.has_been = true;
-                }
+    fn note(&mut self, writer: usize, event: Option<Event>) {
+        match event {
+            Some(Event::Begin(_)) => self.begun[writer] = Some(Instant::now()),
+            Some(Event::Commit(_)) => {
+                self.commits[writer] += 1;
+                let took = self.begun[writer].take().map_or(Duration::ZERO, |begun| begun.elapsed());
+                self.longest[writer] = self.longest[writer].max(took);
             }
-        }
-        self.has_been
-    }
-
-    fn has_been(&self) -> bool {
-        self.has_been
-    }
-}
-
-impl Drop for Disturbance {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.running {
-            let _gone = child.kill();
-            let _status = child.wait();
+            None => self.begun[writer] = None,
         }
     }
 }
@@ -116,6 +106,8 @@ struct Stage {
     began: Instant,
     /// In the middle of what has reached the database, within a transaction, between two.
     killed: [u32; 3],
+    /// While the server was away.
+    killed_alone: usize,
 }
 
 impl Stage {
@@ -127,7 +119,16 @@ impl Stage {
             Task { uri: format!("file:{}?vfs={vfs}", place.display()), pragmas: String::new(), writer, seed }
         };
         let writers = Writers::new(test, (0..count).map(task).collect());
-        Stage { mount: mount.to_owned(), vfs, seed, places, writers, began: Instant::now(), killed: [0; 3] }
+        Stage {
+            mount: mount.to_owned(),
+            vfs,
+            seed,
+            places,
+            writers,
+            began: Instant::now(),
+            killed: [0; 3],
+            killed_alone: 0,
+        }
     }
 
     fn hardened(&self) -> bool {
@@ -157,39 +158,58 @@ impl Stage {
         }
     }
 
-    /// All write for that long.
-    fn perform(&mut self, time: Duration) {
+    /// All write for that long. At a third of it the server goes away, if it is to, for as long as is said.
+    fn perform(&mut self, time: Duration, mut restart: Option<(&str, Duration)>, rng: &mut Rng) {
         self.writers.start();
         let n = self.writers.len();
-        let (mut begun, mut longest, mut commits) = (vec![None; n], vec![Duration::ZERO; n], vec![0_u32; n]);
+        let mut tally = Tally::of(n);
+        let mut was_away = None;
         // The first commit makes the tables; the time counts from there.
         self.writers.wait_commits(1);
         let began = Instant::now();
-        let mut disturbance = Disturbance::of(self.whole(), time / 3);
-        while began.elapsed() < time || !disturbance.is_over(began.elapsed()) {
-            match self.writers.next() {
-                (writer, Some(Event::Begin(_))) => begun[writer] = Some(Instant::now()),
-                (writer, Some(Event::Commit(_))) => {
-                    commits[writer] += 1;
-                    let took = begun[writer].take().map_or(Duration::ZERO, |begun: Instant| begun.elapsed());
-                    longest[writer] = longest[writer].max(took);
-                }
-                (_, None) => {}
+        while began.elapsed() < time {
+            if let Some((program, time)) = restart.take_if(|_| began.elapsed() >= time / 3) {
+                was_away = Some(self.server_goes_away(program, time, rng, &mut tally));
             }
+            let (writer, event) = self.writers.next();
+            tally.note(writer, event);
         }
-        if disturbance.has_been() {
-            self.all_clients_go_on(None);
+        if was_away.is_some() {
+            self.all_clients_go_on(None, &mut tally);
         }
-        let (took, total) = (began.elapsed().as_secs_f64(), commits.iter().sum::<u32>());
-        let waits: Vec<String> = longest.iter().map(|wait| format!("{:.1}", wait.as_secs_f64())).collect();
+        let (took, total) = (began.elapsed().as_secs_f64(), tally.commits.iter().sum::<u32>());
+        let waits: Vec<String> = tally.longest.iter().map(|wait| format!("{:.1}", wait.as_secs_f64())).collect();
         self.say(&format!(
-            "{n} writers on {} clients: {total} commits in {took:.1} s, {:.1} a second; of each {commits:?}, longest \
+            "{n} writers on {} clients: {total} commits in {took:.1} s, {:.1} a second; of each {:?}, longest \
              transaction with its wait {} s{}",
             self.places.len(),
             f64::from(total) / took,
+            tally.commits,
             waits.join(" "),
-            if disturbance.has_been() { "; the server was away in the middle" } else { "" }
+            was_away.map_or(String::new(), |time| format!("; the server was away for {:.1} s", time.as_secs_f64()))
         ));
+    }
+
+    /// While the server is away, for `time` at least, a writer of each client dies; when it is back others take their
+    /// place. Answers how long it was away.
+    fn server_goes_away(&mut self, program: &str, time: Duration, rng: &mut Rng, tally: &mut Tally) -> Duration {
+        let away = Away::new(program);
+        let clients = self.places.len();
+        let one = |client| client + clients * rng.below((self.writers.len() / clients) as u32) as usize;
+        let victims: Vec<usize> = (0..clients).map(one).collect();
+        victims.iter().for_each(|victim| self.writers.kill(*victim));
+        std::thread::sleep(time);
+        let was_away = away.comes_back();
+        let mut left = victims.len();
+        while left > 0 {
+            let (writer, event) = self.writers.next();
+            left -= usize::from(event.is_none());
+            tally.note(writer, event);
+        }
+        victims.iter().for_each(|victim| self.writers.bury(*victim));
+        self.killed_alone += victims.len();
+        self.writers.start();
+        was_away
     }
 
     /// On each client a process dies in the middle of a transaction that has reached the database. Whoever has looked at
@@ -242,17 +262,19 @@ impl Stage {
             self.writers.kill(victim);
             self.writers.bury(victim);
             self.killed[if self.writers.in_transaction(victim) { 1 } else { 2 }] += 1;
-            self.all_clients_go_on(Some(victim));
+            self.all_clients_go_on(Some(victim), &mut Tally::of(self.writers.len()));
             self.look();
             self.writers.start();
         }
     }
 
     /// Waits until somebody on each client, but not `dead`, has committed once more.
-    fn all_clients_go_on(&mut self, dead: Option<usize>) {
+    fn all_clients_go_on(&mut self, dead: Option<usize>, tally: &mut Tally) {
         let mut went_on = vec![false; self.places.len()];
         while went_on.contains(&false) {
-            if let (writer, Some(Event::Commit(_))) = self.writers.next() {
+            let (writer, event) = self.writers.next();
+            tally.note(writer, event);
+            if matches!(event, Some(Event::Commit(_))) {
                 went_on[writer % self.places.len()] |= Some(writer) != dead;
             }
         }
@@ -285,8 +307,9 @@ impl Stage {
         self.open(&self.places[0]).execute_batch("DROP TABLE item").expect("no lock is left");
         let [writing, within, between] = self.killed;
         self.say(&format!(
-            "{there} commits; killed: {writing} while the journal was hot, {within} within and {between} between transactions; \
-             {:.1} s; {DONE}",
+            "{there} commits; killed: {writing} while the journal was hot, {within} within and {between} between transactions, \
+             {} while the server was away; {:.1} s; {DONE}",
+            self.killed_alone,
             self.began.elapsed().as_secs_f64()
         ));
     }
