@@ -83,21 +83,37 @@ fn hinted(refusal: Refusal) -> Refusal {
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use super::super::manner::Manner;
     use super::super::names;
     use super::super::try_out::{self, Outcome};
     use super::super::{Locks, Upgrade, ofd};
     use super::{Chosen, hinted};
     use crate::explain;
-    use crate::fs::{Class, LockReach};
+    use crate::fs::{Class, Verdict};
     use crate::main_file::{Access, MainFile};
     use crate::policy::Rule;
     use crate::refusal::Refusal;
+
+    fn is_smb(verdict: &Verdict) -> bool {
+        matches!(verdict.filesystem.as_str(), "cifs" | "smb3" | "smbfs")
+    }
+
+    /// How locks are taken there.
+    fn upgrade_on(verdict: &Verdict) -> Upgrade {
+        // With `nobrl` the locks stay in this kernel.
+        match verdict.is_smb() {
+            true => Upgrade::Apart,
+            false => Upgrade::Atomic,
+        }
+    }
 
     /// Locks of our own, or why they cannot be had.
     pub(super) fn ours(main: &MainFile) -> Result<Result<Chosen, String>, Refusal> {
         let verdict = &main.verdict;
         let read_only = main.access == Access::ReadOnly;
-        let handle = match ofd::Handle::open(&main.path, read_only) {
+        let upgrade = upgrade_on(verdict);
+        let manner = Manner { read_only, apart: upgrade == Upgrade::Apart };
+        let handle = match ofd::Handle::open_as(&main.path, manner) {
             Ok(handle) => handle,
             Err(error) => {
                 return match error.raw_os_error() {
@@ -115,13 +131,7 @@ mod linux {
         if let Some(errno) = handle.refused() {
             return unknown(errno);
         }
-        let smb = matches!(verdict.filesystem.as_str(), "cifs" | "smb3" | "smbfs");
-        // With `nobrl` the locks stay in this kernel.
-        let upgrade = match smb && verdict.locks == LockReach::Everybody {
-            true => Upgrade::Stepwise,
-            false => Upgrade::Atomic,
-        };
-        if verdict.class != Class::Local && !smb {
+        if verdict.class != Class::Local && !is_smb(verdict) {
             let outcome = try_out::on(verdict, &handle, &main.path, read_only);
             match outcome.unwrap_or_else(|error| Outcome::Refused(error.raw_os_error().unwrap_or(libc::EIO))) {
                 Outcome::Works => {}
@@ -154,8 +164,8 @@ mod linux {
             ));
         }
         let said = match upgrade {
-            Upgrade::Atomic => "of the open file (OFD): no other close() drops them".to_owned(),
-            Upgrade::Stepwise => {
+            Upgrade::Atomic | Upgrade::Stepwise => "of the open file (OFD): no other close() drops them".to_owned(),
+            Upgrade::Apart => {
                 main.note(
                     "its locks are taken by hardened itself: SMB does not turn a shared lock into an exclusive one"
                         .into(),
@@ -164,8 +174,7 @@ mod linux {
             }
         };
         let locks = Locks::new(handle, upgrade);
-        // On SMB each question takes the lock and gives it back, and readers must meet PENDING.
-        let turns = verdict.class != Class::Local && upgrade == Upgrade::Atomic && main.policy().rule != Rule::Off;
+        let turns = verdict.class != Class::Local && main.policy().rule != Rule::Off;
         Ok(Ok(Chosen { locks: Some(if turns { locks.in_turns() } else { locks }), said }))
     }
 }

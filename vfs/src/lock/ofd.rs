@@ -15,8 +15,9 @@ use std::path::Path;
 use super::barrier::{self, Raised};
 use super::handles::{self, Registered};
 use super::kind::Kind;
+use super::manner::Manner;
 use super::number::{is_not, is_still};
-use super::parked::{self, Close, Identity};
+use super::parked::{self, Close, DATA, Identity};
 use super::{ALL, Bytes, Range, fork, streams};
 use crate::fs::Class;
 
@@ -32,8 +33,7 @@ pub(crate) struct Handle {
     /// None: the number is ours no more.
     registered: Cell<Option<Registered>>,
     identity: Identity,
-    /// Such a handle takes no exclusive locks.
-    read_only: bool,
+    manner: Manner,
     /// How many forks there had been when it was opened: see [`fork::count`].
     forks: u32,
     /// The error number with which the filesystem has refused the first question about locks.
@@ -47,15 +47,21 @@ pub(crate) struct Handle {
 impl Handle {
     /// Opens a handle on the database, which is open already.
     pub(crate) fn open(path: &Path, read_only: bool) -> io::Result<Handle> {
+        Handle::open_as(path, Manner::plain(read_only))
+    }
+
+    /// The same, in this manner.
+    pub(crate) fn open_as(path: &Path, mut manner: Manner) -> io::Result<Handle> {
         if parked::anything() {
             let found = std::fs::metadata(path)?;
             parked::sweep(found.dev());
-            if let Some(handle) = Handle::kept(&found, read_only, None) {
+            if let Some(handle) = Handle::kept(&found, manner, None) {
                 return Ok(handle);
             }
         }
         streams::occupy();
-        Handle::on(File::options().read(true).write(!read_only).open(path)?, read_only)
+        let file = manner.open(path)?;
+        Handle::on(file, manner)
     }
 
     /// Opens a handle on the -shm of `database`. Links are not followed. It is created with the permissions `create`, if
@@ -64,7 +70,7 @@ impl Handle {
         if parked::anything() {
             if let Ok(found) = std::fs::symlink_metadata(path) {
                 parked::sweep(found.dev());
-                if let Some(handle) = Handle::kept(&found, read_only, Some(database)) {
+                if let Some(handle) = Handle::kept(&found, Manner::plain(read_only), Some(database)) {
                     return Ok(handle);
                 }
             }
@@ -84,21 +90,22 @@ impl Handle {
             }
         }
         // Moved up, it would be closed once: a stock neighbour may open and lock the file at any moment.
-        let refused = parked::first(file.as_raw_fd()).err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
+        let refused =
+            parked::first(file.as_raw_fd(), DATA).err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
         let found = file.metadata();
         // From here on it may not simply be closed.
         let _fd = file.into_raw_fd();
-        let mut handle = Handle::at(found, registered, read_only, (refused, None))?;
+        let mut handle = Handle::at(found, registered, Manner::plain(read_only), (refused, None))?;
         handle.database = Some(database);
         Ok(handle)
     }
 
     /// One that was kept of this inode, if its number still means it.
-    fn kept(found: &Metadata, read_only: bool, database: Option<Identity>) -> Option<Handle> {
+    fn kept(found: &Metadata, manner: Manner, database: Option<Identity>) -> Option<Handle> {
         let identity = (found.dev(), found.ino());
-        while let Some(registered) = parked::take(identity, read_only) {
+        while let Some(registered) = parked::take(identity, manner) {
             if !is_not(registered, identity) {
-                let mut handle = Handle::of(registered, identity, read_only, None);
+                let mut handle = Handle::of(registered, identity, manner, None);
                 handle.database = database;
                 return Some(handle);
             }
@@ -108,7 +115,7 @@ impl Handle {
         None
     }
 
-    fn on(file: File, read_only: bool) -> io::Result<Handle> {
+    fn on(file: File, manner: Manner) -> io::Result<Handle> {
         // Before anything that a server has to answer: a child that is forked meanwhile must not keep it.
         let low = handles::register(file.as_raw_fd());
         let found = file.metadata();
@@ -117,24 +124,24 @@ impl Handle {
         let _fd = file.into_raw_fd();
         let kind = Kind::of(low.fd());
         let (registered, refused) = move_up(low, identity, kind);
-        Handle::at(found, registered, read_only, (refused, kind))
+        Handle::at(found, registered, manner, (refused, kind))
     }
 
     fn at(
         found: io::Result<Metadata>,
         at: Registered,
-        read_only: bool,
+        manner: Manner,
         (refused, kind): (Option<i32>, Option<Kind>),
     ) -> io::Result<Handle> {
         let found = found?;
         let identity = (found.dev(), found.ino());
-        parked::joined(identity, kind);
-        Ok(Handle::of(at, identity, read_only, refused))
+        parked::joined(identity, kind, manner);
+        Ok(Handle::of(at, identity, manner, refused))
     }
 
-    fn of(at: Registered, identity: Identity, read_only: bool, refused: Option<i32>) -> Handle {
+    fn of(at: Registered, identity: Identity, manner: Manner, refused: Option<i32>) -> Handle {
         let (registered, counted) = (Cell::new(Some(at)), Cell::new(true));
-        Handle { registered, identity, read_only, forks: fork::count(), refused, database: None, counted }
+        Handle { registered, identity, manner, forks: fork::count(), refused, database: None, counted }
     }
 
     /// The error number with which the filesystem has refused the first question about locks.
@@ -197,9 +204,9 @@ impl Handle {
                 registered.forget();
                 parked::left(self.identity, base)
             }
-            (Some(registered), None) => parked::leave(self.identity, registered, self.read_only, base),
+            (Some(registered), None) => parked::leave(self.identity, registered, self.manner, base),
             (Some(registered), Some(database)) => {
-                parked::leave_index(self.identity, database, registered, self.read_only);
+                parked::leave_index(self.identity, database, registered, self.manner.read_only);
                 base.map_or(libsqlite3_sys::SQLITE_OK, |base| base())
             }
             (None, _) => parked::left(self.identity, base),
@@ -274,9 +281,9 @@ fn lost() -> io::Error {
 /// The same file under a high number, if there is one to be had and nobody has locks on the file: closing the low number
 /// drops those of this process. The number that is answered is registered.
 fn move_up(low: Registered, identity: Option<Identity>, kind: Option<Kind>) -> (Registered, Option<i32>) {
-    match (parked::first(low.fd()), identity) {
+    match (parked::is_free(identity, low.fd(), kind), identity) {
         (Err(error), _) => (low, Some(error.raw_os_error().unwrap_or(libc::EIO))),
-        (Ok(None), Some(identity)) if low.fd() < HIGH => (moved_up(low, identity, kind).unwrap_or(low), None),
+        (Ok(true), Some(identity)) if low.fd() < HIGH => (moved_up(low, identity, kind).unwrap_or(low), None),
         (Ok(_), _) => (low, None),
     }
 }
@@ -291,7 +298,7 @@ fn moved_up(low: Registered, identity: Identity, kind: Option<Kind>) -> Option<R
     // A server is asked often enough before anybody is told whether its locks work.
     let raised = if kind.is_some_and(Kind::is_local) { barrier::raise(high.fd()) } else { Raised::Never };
     // A table of descriptors that must grow for the number waits milliseconds for the other threads: time for a neighbour.
-    let moved = raised != Raised::Held && matches!(parked::first(high.fd()), Ok(None));
+    let moved = raised != Raised::Held && matches!(parked::is_free(Some(identity), high.fd(), kind), Ok(true));
     if moved {
         low.close();
     }
@@ -312,6 +319,18 @@ impl Bytes for Handle {
             Ok(()) => Ok(true),
             // EAGAIN from the kernel, EACCES from an SMB server.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take_apart(&self, range: Range) -> io::Result<bool> {
+        let kind = if self.manner.read_only { libc::F_RDLCK } else { libc::F_WRLCK };
+        match self.set(kind as libc::c_int, range) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) => Ok(false),
+            // The server gave it, and then this kernel has found one that somebody here is just giving up: it stays on the server
+            // unless it is given back.
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => self.release(range).map(|()| false),
             Err(error) => Err(error),
         }
     }
@@ -339,7 +358,9 @@ impl Bytes for Handle {
         // A client of a network filesystem knows the size after its own writes, and not the times. FUSE in Linux forgets the size
         // as well, though it keeps it right; what it does not forget brings it along, as fresh as names and attributes are.
         let wanted = if class == Class::Fuse { StatxFlags::NLINK } else { StatxFlags::SIZE };
-        let found = rustix::fs::statx(self.fd().ok()?, c"", AtFlags::EMPTY_PATH, wanted).ok()?;
+        // A client of SMB answers from what it knows for a second, also after another client has written.
+        let flags = AtFlags::EMPTY_PATH | if self.manner.apart { AtFlags::STATX_FORCE_SYNC } else { AtFlags::empty() };
+        let found = rustix::fs::statx(self.fd().ok()?, c"", flags, wanted).ok()?;
         (found.stx_mask & StatxFlags::SIZE.bits() != 0).then_some(found.stx_size)
     }
 
@@ -417,7 +438,7 @@ mod tests {
         let double = File::options().read(true).write(true).open(file.path()).unwrap();
         // SAFETY: an open descriptor takes the place of another one.
         assert_eq!(unsafe { libc::dup3(double.as_raw_fd(), number, libc::O_CLOEXEC) }, number);
-        let new = Handle::at(double.metadata(), handles::register(number), false, (None, None)).unwrap();
+        let new = Handle::at(double.metadata(), handles::register(number), Manner::plain(false), (None, None)).unwrap();
         assert!(new.take(RESERVED, true).unwrap());
         assert!(old.release(EVERYTHING).is_err() && old.verify().is_err() && old.stat().is_none());
         drop(old);
