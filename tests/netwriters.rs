@@ -30,8 +30,8 @@ use support::{process, require};
 
 const TEST: &str = "writers_on_two_clients_lose_nothing_and_outlive_those_that_are_killed";
 
-/// Two clients, and one with several processes. Not `cifs-two`, on which this fails (docs/filesystems.md).
-const MOUNTS: &str = "nfs3 nfs40 nfs42 nfs42-two cifs";
+/// Two clients, and one with several processes.
+const MOUNTS: &str = "nfs3 nfs40 nfs42 nfs42-two cifs cifs-two";
 
 /// Those of the long form, and those whose server goes away while all write.
 const TWO: &str = "nfs42-two";

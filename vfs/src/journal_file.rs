@@ -16,6 +16,8 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, StatxFlags};
 
+use crate::fresh;
+
 /// Who may read and write a database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Access {
@@ -72,6 +74,11 @@ impl JournalFile {
 
     pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Also on the server when it is closed here.
+    pub(crate) fn close_at_once(&self) {
+        fresh::close_at_once(&self.file);
     }
 
     /// Reads what is there of these bytes: how many.

@@ -27,6 +27,7 @@ mod combine;
 mod database_file;
 mod explain;
 pub mod format;
+mod fresh;
 pub mod fs;
 mod generation;
 pub mod guard;

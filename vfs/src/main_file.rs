@@ -331,18 +331,18 @@ static OPEN: PerProcess<Open> = PerProcess::new(|parent| {
     Open { mine: Vec::new(), inherited: parent.inherited.iter().cloned().chain(open).collect() }
 });
 
-/// Whether a database has been open on which writes are combined.
+/// Whether a database has been open on which writes are combined, or whose client remembers names.
 #[inline]
-pub(crate) fn any_combines() -> bool {
-    COMBINES.load(Ordering::Relaxed)
+pub(crate) fn any_is_remote() -> bool {
+    REMOTE.load(Ordering::Relaxed)
 }
 
-static COMBINES: AtomicBool = AtomicBool::new(false);
+static REMOTE: AtomicBool = AtomicBool::new(false);
 
 /// Remembers an open database.
 pub(crate) fn remember(main: &Arc<MainFile>, journals: [usize; 2]) {
-    if main.combines {
-        COMBINES.store(true, Ordering::Relaxed);
+    if main.combines || main.verdict.is_smb() {
+        REMOTE.store(true, Ordering::Relaxed);
     }
     let mut open = OPEN.lock();
     open.mine.retain(|(main, _)| main.strong_count() > 0);

@@ -56,7 +56,7 @@ pub(crate) struct Place {
 }
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{before_open, known_local, known_magic, place, verdict_on};
+pub(crate) use linux::{before_open, known_local, known_magic, last_verdict, place, verdict_on};
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn known_local(_: &Path) -> bool {
@@ -154,6 +154,11 @@ mod linux {
         let known = path.parent().filter(|_| path.is_absolute()).and_then(cache::directory)?;
         let same = found.is_mounted == Some(false) && found.seen.mount == known.mount;
         same.then_some(known.verdict)
+    }
+
+    /// The verdict on what was in that directory last time.
+    pub(crate) fn last_verdict(path: &Path) -> Option<Arc<Verdict>> {
+        path.parent().filter(|_| path.is_absolute()).and_then(cache::directory).map(|known| known.verdict)
     }
 
     /// The magic number of the filesystem that is mounted there, if it is known already and on a list.

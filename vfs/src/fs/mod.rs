@@ -32,7 +32,7 @@ pub use classify::answers;
 pub use classify::{NoAnswer, Problem, classify};
 pub(crate) use classify::{known_local, place};
 #[cfg(target_os = "linux")]
-pub(crate) use classify::{known_magic, verdict_on};
+pub(crate) use classify::{known_magic, last_verdict, verdict_on};
 pub use decide::{Facts, decide};
 pub use facts::MountFacts;
 #[cfg(target_os = "linux")]

@@ -123,6 +123,11 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Whether it is a mount of SMB whose locks go to the server.
+    pub(crate) fn is_smb(&self) -> bool {
+        matches!(self.filesystem.as_str(), "cifs" | "smb3" | "smbfs") && self.locks == LockReach::Everybody
+    }
+
     /// The verdict of somebody who knows nothing: not WAL.
     pub fn unknown(reason: impl Into<String>) -> Self {
         Verdict {

@@ -93,21 +93,38 @@ fn hinted(refusal: Refusal) -> Refusal {
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use super::super::manner::Manner;
     use super::super::names::{self, Claim};
     use super::super::try_out::{self, Outcome};
     use super::super::{Locks, Upgrade, ofd};
     use super::{Chosen, hinted};
     use crate::explain;
-    use crate::fs::{Class, LockReach};
+    use crate::fs::{Class, Verdict};
     use crate::main_file::{Access, MainFile};
     use crate::policy::Rule;
     use crate::refusal::Refusal;
+
+    fn is_smb(verdict: &Verdict) -> bool {
+        matches!(verdict.filesystem.as_str(), "cifs" | "smb3" | "smbfs")
+    }
+
+    /// How locks are taken there.
+    fn upgrade_on(verdict: &Verdict) -> Upgrade {
+        // With `nobrl` the locks stay in this kernel.
+        match verdict.is_smb() {
+            true => Upgrade::Apart,
+            false => Upgrade::Atomic,
+        }
+    }
 
     /// Locks of our own, or why they cannot be had.
     pub(super) fn ours(main: &MainFile, opened: Option<ofd::Handle>) -> Result<Result<Chosen, String>, Refusal> {
         let verdict = &main.verdict;
         let read_only = main.access == Access::ReadOnly;
-        let mut handle = match opened.map_or_else(|| ofd::Handle::low(&main.path, read_only), Ok) {
+        let upgrade = upgrade_on(verdict);
+        let manner = Manner { read_only, apart: upgrade == Upgrade::Apart };
+        let opened = opened.filter(|handle| handle.is_apart() == manner.apart);
+        let mut handle = match opened.map_or_else(|| ofd::Handle::low(&main.path, manner), Ok) {
             Ok(handle) => handle,
             Err(error) => {
                 return match error.raw_os_error() {
@@ -122,13 +139,7 @@ mod linux {
             let error = std::io::Error::from_raw_os_error(errno);
             Ok(Err(format!("the filesystem ({}) refuses locks of an open file ({error})", verdict.filesystem)))
         };
-        let smb = matches!(verdict.filesystem.as_str(), "cifs" | "smb3" | "smbfs");
-        // With `nobrl` the locks stay in this kernel.
-        let upgrade = match smb && verdict.locks == LockReach::Everybody {
-            true => Upgrade::Stepwise,
-            false => Upgrade::Atomic,
-        };
-        if verdict.class != Class::Local && !smb {
+        if verdict.class != Class::Local && !is_smb(verdict) {
             let outcome = try_out::on(verdict, &handle, &main.path, read_only);
             match outcome.unwrap_or_else(|error| Outcome::Refused(error.raw_os_error().unwrap_or(libc::EIO))) {
                 Outcome::Works => {}
@@ -152,7 +163,7 @@ mod linux {
         // On SMB a lock behind SQLite's would keep others from writing what stands there.
         let claim = match upgrade {
             Upgrade::Atomic => names::claim(&handle, &main.path),
-            Upgrade::Stepwise => Ok(Claim::Agreed),
+            Upgrade::Stepwise | Upgrade::Apart => Ok(Claim::Agreed),
         };
         match &claim {
             // It was just asked whether anybody has locks.
@@ -173,8 +184,8 @@ mod linux {
             ));
         }
         let said = match upgrade {
-            Upgrade::Atomic => "of the open file (OFD): no other close() drops them".to_owned(),
-            Upgrade::Stepwise => {
+            Upgrade::Atomic | Upgrade::Stepwise => "of the open file (OFD): no other close() drops them".to_owned(),
+            Upgrade::Apart => {
                 main.note(
                     "its locks are taken by hardened itself: SMB does not turn a shared lock into an exclusive one"
                         .into(),
@@ -183,8 +194,7 @@ mod linux {
             }
         };
         let locks = Locks::new(handle, upgrade);
-        // On SMB each question takes the lock and gives it back, and readers must meet PENDING.
-        let turns = verdict.class != Class::Local && upgrade == Upgrade::Atomic && main.policy().rule != Rule::Off;
+        let turns = verdict.class != Class::Local && main.policy().rule != Rule::Off;
         Ok(Ok(Chosen { locks: Some(if turns { locks.in_turns() } else { locks }), said }))
     }
 }

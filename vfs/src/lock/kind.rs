@@ -12,8 +12,9 @@ pub(super) struct Kind(u32);
 /// overlays.
 const EXACT: [u32; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0x2fc1_2fc1];
 const FUSE: u32 = 0x6573_5546;
-/// NFS, SMB under two numbers, 9p: their clients release the lock of an open file when it is closed for the last time.
-const RELEASED: [u32; 4] = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997];
+const SMB: [u32; 2] = [0xff53_4d42, 0xfe53_4d42];
+/// NFS, SMB, 9p: their clients release the lock of an open file when it is closed for the last time.
+const RELEASED: [u32; 4] = [0x6969, SMB[0], SMB[1], 0x0102_1997];
 
 impl Kind {
     /// That of the filesystem of an open file.
@@ -38,6 +39,11 @@ impl Kind {
     /// Whether the kernel's list of locks has the inode numbers of stat(2).
     pub(super) fn lists_inodes(self) -> bool {
         EXACT.contains(&self.0)
+    }
+
+    /// SMB. There a question about a lock is one for a moment, which stops who reads or writes what is asked about.
+    pub(super) fn is_smb(self) -> bool {
+        SMB.contains(&self.0)
     }
 
     /// Whether the locks are this kernel's own, so that no server is asked.

@@ -8,12 +8,16 @@
 //!
 //! Where each request is a round trip, a `queue` shares the time among writers, and who waits keeps a `watch` on it.
 //!
-//! The rooms: `choose` decides whose locks a database gets, `ofd` is a handle, `parked` closes it behind a `barrier`, `fork` and
-//! `handles` keep it from children, `names` keeps connections by different names apart, `try_out` finds out whether locks lock,
-//! `kind` is what filesystems do with them, `number` says what a descriptor means, `streams` keeps their handles from low numbers, `glance` looks into a file without dropping any.
+//! The rooms: `choose` decides whose locks a database gets, `apart` and `bell` are what SMB needs, `spell` is what a connection has had
+//! of the time, `ofd` is a handle opened in some `manner`, `parked` closes it behind a `barrier`, `fork` and `handles` keep it from
+//! children, `names` keeps connections by different names apart, `try_out` finds out whether locks lock, `kind` is what filesystems
+//! do with them, `number` says what a descriptor means, `streams` keeps their handles from low numbers, `glance` looks into a file
+//! without dropping any.
 
+mod apart;
 #[cfg(target_os = "linux")]
 mod barrier;
+mod bell;
 pub(crate) mod choose;
 pub(crate) mod fork;
 #[cfg(target_os = "linux")]
@@ -23,6 +27,8 @@ pub(crate) mod handles;
 #[cfg(target_os = "linux")]
 mod kind;
 #[cfg(target_os = "linux")]
+pub(crate) mod manner;
+#[cfg(target_os = "linux")]
 mod names;
 #[cfg(target_os = "linux")]
 mod number;
@@ -31,6 +37,7 @@ pub(crate) mod ofd;
 #[cfg(target_os = "linux")]
 pub(crate) mod parked;
 mod queue;
+mod spell;
 #[cfg(target_os = "linux")]
 mod streams;
 #[cfg(target_os = "linux")]
@@ -43,6 +50,7 @@ use std::io;
 use libsqlite3_sys as ffi;
 
 use crate::fs::Class;
+use bell::Bell;
 use queue::Queue;
 
 #[cfg(target_os = "linux")]
@@ -83,6 +91,11 @@ pub(crate) const ALL: Range = Range { start: 0x4000_0000, length: 512 };
 pub(crate) trait Bytes {
     /// Takes a lock without waiting; `false` if somebody else's is in the way.
     fn take(&self, range: Range, exclusive: bool) -> io::Result<bool>;
+    /// Takes a lock that overlaps none of this handle's: exclusive, unless the handle is one for reading. Nothing is left of one
+    /// that was refused.
+    fn take_apart(&self, range: Range) -> io::Result<bool> {
+        self.take(range, true)
+    }
     fn release(&self, range: Range) -> io::Result<()>;
     /// Whether somebody else's lock would be in the way of an exclusive one.
     fn taken(&self, range: Range) -> io::Result<bool>;
@@ -130,6 +143,10 @@ pub(crate) enum Upgrade {
     /// Not at all: on SMB the exclusive one meets our own. PENDING keeps everybody else from EXCLUSIVE and from beginning to
     /// read, so SHARED may be let go for the moment in between.
     Stepwise,
+    /// The same where a client lets several handles stand for one on the server, or a server confuses two shared locks of one
+    /// client, as on SMB: no two locks overlap. A reader has one of the SHARED bytes for itself, as with SQLite on the first
+    /// Windows, and a writer all of them. Exactly what is held is given back, since anything more may be somebody else's.
+    Apart,
 }
 
 /// The locks of one connection on one file.
@@ -137,9 +154,15 @@ pub(crate) enum Upgrade {
 pub(crate) struct Locks<B> {
     /// Before the bytes, whose descriptor it watches. None: nobody stands back.
     queue: Option<Queue>,
+    /// Where nobody can be asked for tickets.
+    bell: Option<Bell>,
     bytes: B,
     upgrade: Upgrade,
     level: Cell<i32>,
+    /// The bytes that this one holds as a reader.
+    reads: Cell<Range>,
+    /// It holds RESERVED.
+    reserves: Cell<bool>,
     /// SHARED was let go on the way to EXCLUSIVE and could not be had back.
     bare: Cell<bool>,
     /// What the last failure was, of those that are not just somebody else's lock.
@@ -152,18 +175,24 @@ impl<B: Bytes> Locks<B> {
     pub(crate) fn new(bytes: B, upgrade: Upgrade) -> Self {
         Locks {
             queue: None,
+            bell: None,
             bytes,
             upgrade,
             level: Cell::new(ffi::SQLITE_LOCK_NONE),
+            reads: Cell::new(SHARED),
+            reserves: Cell::new(false),
             bare: Cell::new(false),
             failure: RefCell::default(),
             errno: Cell::new(0),
         }
     }
 
-    /// With turns for all who want the database, and with fewer calls for SHARED.
+    /// With turns for all who want the database, and with fewer calls for SHARED where nobody minds a question.
     pub(crate) fn in_turns(self) -> Self {
-        Locks { queue: Some(Queue::new(&self.bytes)), ..self }
+        match self.upgrade {
+            Upgrade::Apart => Locks { bell: Some(Bell::new()), ..self },
+            Upgrade::Atomic | Upgrade::Stepwise => Locks { queue: Some(Queue::new(&self.bytes)), ..self },
+        }
     }
 
     /// The level, as SQLITE_FCNTL_LOCKSTATE tells it.
@@ -217,6 +246,9 @@ impl<B: Bytes> Locks<B> {
         if let Some(queue) = &self.queue {
             queue.tried(&self.bytes, wanted, code);
         }
+        if let Some(bell) = &self.bell {
+            bell.tried(&self.bytes, wanted, code);
+        }
         code
     }
 
@@ -227,14 +259,17 @@ impl<B: Bytes> Locks<B> {
             return Ok(true);
         }
         let raised = match wanted {
+            ffi::SQLITE_LOCK_SHARED if self.upgrade == Upgrade::Apart => self.share_apart(),
             ffi::SQLITE_LOCK_SHARED => self.share(),
             ffi::SQLITE_LOCK_RESERVED => {
                 self.bytes.verify()?;
-                self.bytes.take(RESERVED, true)
+                let taken = self.take_exclusive(RESERVED)?;
+                self.reserves.set(taken);
+                Ok(taken)
             }
             ffi::SQLITE_LOCK_EXCLUSIVE => match self.upgrade {
                 Upgrade::Atomic => self.exclude(),
-                Upgrade::Stepwise => self.exclude_stepwise(),
+                Upgrade::Stepwise | Upgrade::Apart => self.exclude_stepwise(),
             },
             _ => Err(io::ErrorKind::InvalidInput.into()),
         }?;
@@ -280,18 +315,20 @@ impl<B: Bytes> Locks<B> {
 
     fn exclude_stepwise(&self) -> io::Result<bool> {
         if self.level.get() < ffi::SQLITE_LOCK_PENDING {
-            if !self.bytes.take(PENDING, true)? {
+            // A reader that is just beginning has it for a moment.
+            if !apart::few(|| self.take_exclusive(PENDING))? {
                 return Ok(false);
             }
             self.level.set(ffi::SQLITE_LOCK_PENDING);
         }
-        self.bare.set(true);
-        self.bytes.release(SHARED)?;
-        if matches!(self.bytes.take(SHARED, true), Ok(true)) {
+        if !self.bare.replace(true) || self.upgrade == Upgrade::Stepwise {
+            self.bytes.release(self.reads.get())?;
+        }
+        if matches!(self.take_exclusive(SHARED), Ok(true)) {
             self.bare.set(false);
             return Ok(true);
         }
-        match self.bytes.take(SHARED, false)? {
+        match self.share_again()? {
             true => {
                 self.bare.set(false);
                 Ok(false)
@@ -310,15 +347,19 @@ impl<B: Bytes> Locks<B> {
         let unlock = ffi::SQLITE_IOERR_UNLOCK;
         let result = match wanted {
             ffi::SQLITE_LOCK_SHARED => self.lower(level),
-            _ => self.bytes.release(ALL).map_err(|error| (unlock, error)),
+            _ => self.release_all(level).map_err(|error| (unlock, error)),
         };
         if result.is_ok() || wanted == ffi::SQLITE_LOCK_NONE {
             // The pager takes NONE for reached even if it was not: then it begins anew, with a lock for which it asks.
             self.bare.set(false);
+            self.reserves.set(false);
             self.level.set(wanted);
         }
         if let (Some(queue), ffi::SQLITE_LOCK_NONE) = (&self.queue, wanted) {
             queue.left(&self.bytes);
+        }
+        if let (Some(bell), ffi::SQLITE_LOCK_NONE) = (&self.bell, wanted) {
+            bell.left(&self.bytes);
         }
         match result {
             Ok(()) => ffi::SQLITE_OK,
@@ -335,18 +376,20 @@ impl<B: Bytes> Locks<B> {
             let failed = match self.upgrade {
                 Upgrade::Atomic => ffi::SQLITE_IOERR_RDLOCK,
                 // As on the way up, one lock at a time, with PENDING still held: without SHARED it may not be given up.
-                Upgrade::Stepwise => {
-                    self.bytes.release(SHARED).map_err(unlock)?;
+                Upgrade::Stepwise | Upgrade::Apart => {
+                    if self.upgrade == Upgrade::Stepwise || !self.bare.replace(true) {
+                        self.bytes.release(SHARED).map_err(unlock)?;
+                    }
                     ffi::SQLITE_IOERR_UNLOCK
                 }
             };
-            match self.bytes.take(SHARED, false) {
+            match self.share_again() {
                 Ok(true) => {}
                 Ok(false) => return Err((failed, io::Error::other("a shared lock could not be taken back"))),
                 Err(error) => return Err((failed, error)),
             }
         }
-        self.bytes.release(BOTH).map_err(unlock)
+        self.release_both(level).map_err(unlock)
     }
 
     /// How large the file is, if that can be told.
@@ -364,7 +407,7 @@ impl<B: Bytes> Locks<B> {
         if self.level.get() >= ffi::SQLITE_LOCK_RESERVED {
             return Ok(true);
         }
-        self.bytes.taken(RESERVED).map_err(|error| {
+        self.somebody_reserves().map_err(|error| {
             self.failed(error);
             ffi::SQLITE_IOERR_CHECKRESERVEDLOCK
         })

@@ -17,6 +17,7 @@ use rustix::fs::AtFlags;
 use super::barrier::{self, Raised};
 use super::handles::{self, Registered};
 use super::kind::Kind;
+use super::manner::Manner;
 use super::number::{is_not, is_still};
 use super::parked::{self, Close, Identity};
 use super::{ALL, Bytes, Range, fork, names, streams};
@@ -34,8 +35,7 @@ pub(crate) struct Handle {
     /// None: the number is ours no more.
     registered: Cell<Option<Registered>>,
     identity: Identity,
-    /// Such a handle takes no exclusive locks.
-    read_only: bool,
+    manner: Manner,
     /// How many forks there had been when it was opened: see [`fork::count`].
     forks: u32,
     /// The error number with which the filesystem has refused the first question about locks.
@@ -59,23 +59,23 @@ pub(crate) struct Handle {
 impl Handle {
     /// Opens a handle on the database, which is open already, under a high number if it can be.
     pub(crate) fn open(path: &Path, read_only: bool) -> io::Result<Handle> {
-        let mut handle = Handle::low(path, read_only)?;
+        let mut handle = Handle::low(path, Manner::plain(read_only))?;
         handle.move_up();
         Ok(handle)
     }
 
-    /// The same under whatever number the kernel gives.
-    pub(crate) fn low(path: &Path, read_only: bool) -> io::Result<Handle> {
+    /// The same, in this manner, under whatever number the kernel gives.
+    pub(crate) fn low(path: &Path, mut manner: Manner) -> io::Result<Handle> {
         if parked::anything() {
             let found = std::fs::metadata(path)?;
             parked::sweep(found.dev());
-            if let Some(mut handle) = Handle::kept(&found, read_only, None) {
+            if let Some(mut handle) = Handle::kept(&found, manner, None) {
                 handle.found =
                     handle.fd().and_then(|fd| fs::look(fd, Path::new(""), AtFlags::EMPTY_PATH)).ok().map(Box::new);
                 return Ok(handle);
             }
         }
-        let file = streams::keep_off(File::options().read(true).write(!read_only).open(path)?);
+        let file = streams::keep_off(manner.open(path)?);
         // Before anything that a server has to answer: a child that is forked meanwhile must not keep it.
         let registered = handles::register(file.as_raw_fd());
         let found = fs::look(file.as_fd(), Path::new(""), AtFlags::EMPTY_PATH).ok();
@@ -88,8 +88,8 @@ impl Handle {
         let magic = found.and_then(|found| fs::known_magic(found.seen.mount));
         let kind = magic.map(Kind::of_magic).or_else(|| Kind::of(fd));
         let identity = identity?;
-        parked::joined(identity, kind);
-        let mut handle = Handle::of(registered, identity, read_only, None);
+        parked::joined(identity, kind, manner);
+        let mut handle = Handle::of(registered, identity, manner, None);
         (handle.kind, handle.found) = (kind, found.map(Box::new));
         Ok(handle)
     }
@@ -97,6 +97,10 @@ impl Handle {
     /// What was found when it was opened, if it was opened for this connection.
     pub(crate) fn found(&self) -> Option<&Found> {
         self.found.as_deref()
+    }
+
+    pub(super) fn is_apart(&self) -> bool {
+        self.manner.apart
     }
 
     /// The directory in which the file was seen a moment ago.
@@ -117,10 +121,10 @@ impl Handle {
     /// process.
     pub(crate) fn move_up(&mut self) {
         let Some(low) = self.registered.get() else { return };
-        match parked::first(low.fd()) {
+        match parked::is_free(Some(self.identity), low.fd(), self.kind) {
             Err(error) => self.refused = Some(error.raw_os_error().unwrap_or(libc::EIO)),
-            Ok(None) => self.move_up_alone(),
-            Ok(Some(_)) => {}
+            Ok(true) => self.move_up_alone(),
+            Ok(false) => {}
         }
     }
 
@@ -143,7 +147,7 @@ impl Handle {
         if parked::anything() {
             if let Ok(found) = std::fs::symlink_metadata(path) {
                 parked::sweep(found.dev());
-                if let Some(handle) = Handle::kept(&found, read_only, Some(database)) {
+                if let Some(handle) = Handle::kept(&found, Manner::plain(read_only), Some(database)) {
                     return Ok(handle);
                 }
             }
@@ -166,18 +170,19 @@ impl Handle {
         let _fd = file.into_raw_fd();
         let owner = found.as_ref().ok().map(|found| (found.uid(), found.gid()));
         let identity = found.map(|found| (found.dev(), found.ino()))?;
-        parked::joined(identity, None);
-        let mut handle = Handle::of(registered, identity, read_only, None);
+        let manner = Manner::plain(read_only);
+        parked::joined(identity, None, manner);
+        let mut handle = Handle::of(registered, identity, manner, None);
         (handle.database, handle.owner) = (Some(database), owner);
         Ok(handle)
     }
 
     /// One that was kept of this inode, if its number still means it.
-    fn kept(found: &Metadata, read_only: bool, database: Option<Identity>) -> Option<Handle> {
+    fn kept(found: &Metadata, manner: Manner, database: Option<Identity>) -> Option<Handle> {
         let identity = (found.dev(), found.ino());
-        while let Some(registered) = parked::take(identity, read_only) {
+        while let Some(registered) = parked::take(identity, manner) {
             if !is_not(registered, identity) {
-                let mut handle = Handle::of(registered, identity, read_only, None);
+                let mut handle = Handle::of(registered, identity, manner, None);
                 handle.database = database;
                 return Some(handle);
             }
@@ -187,12 +192,12 @@ impl Handle {
         None
     }
 
-    fn of(at: Registered, identity: Identity, read_only: bool, refused: Option<i32>) -> Handle {
+    fn of(at: Registered, identity: Identity, manner: Manner, refused: Option<i32>) -> Handle {
         let (registered, counted) = (Cell::new(Some(at)), Cell::new(true));
         Handle {
             registered,
             identity,
-            read_only,
+            manner,
             forks: fork::count(),
             refused,
             database: None,
@@ -272,9 +277,9 @@ impl Handle {
                 registered.forget();
                 parked::left(self.identity, base)
             }
-            (Some(registered), None) => parked::leave(self.identity, registered, self.read_only, base),
+            (Some(registered), None) => parked::leave(self.identity, registered, self.manner, base),
             (Some(registered), Some(database)) => {
-                parked::leave_index(self.identity, database, registered, self.read_only);
+                parked::leave_index(self.identity, database, registered, self.manner.read_only);
                 base.map_or(libsqlite3_sys::SQLITE_OK, |base| base())
             }
             (None, _) => parked::left(self.identity, base),
@@ -372,7 +377,7 @@ fn moved_up(low: Registered, identity: Identity, kind: Option<Kind>) -> Option<R
     // A server is asked often enough before anybody is told whether its locks work.
     let raised = if kind.is_some_and(Kind::is_local) { barrier::raise(high.fd()) } else { Raised::Never };
     // A table of descriptors that must grow for the number waits milliseconds for the other threads: time for a neighbour.
-    let moved = raised != Raised::Held && matches!(parked::first(high.fd()), Ok(None));
+    let moved = raised != Raised::Held && matches!(parked::is_free(Some(identity), high.fd(), kind), Ok(true));
     if moved {
         low.close();
     }
@@ -397,6 +402,18 @@ impl Bytes for Handle {
         }
     }
 
+    fn take_apart(&self, range: Range) -> io::Result<bool> {
+        let kind = if self.manner.read_only { libc::F_RDLCK } else { libc::F_WRLCK };
+        match self.set(kind as libc::c_int, range) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) => Ok(false),
+            // The server gave it, and then this kernel has found one that somebody here is just giving up: it stays on the server
+            // unless it is given back.
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => self.release(range).map(|()| false),
+            Err(error) => Err(error),
+        }
+    }
+
     #[inline]
     fn release(&self, range: Range) -> io::Result<()> {
         self.set(libc::F_UNLCK as libc::c_int, range)
@@ -416,11 +433,13 @@ impl Bytes for Handle {
     }
 
     fn size(&self, class: Class) -> Option<u64> {
-        use rustix::fs::{AtFlags, StatxFlags};
+        use rustix::fs::StatxFlags;
         // A client of a network filesystem knows the size after its own writes, and not the times. FUSE in Linux forgets the size
         // as well, though it keeps it right; what it does not forget brings it along, as fresh as names and attributes are.
         let wanted = if class == Class::Fuse { StatxFlags::NLINK } else { StatxFlags::SIZE };
-        let found = rustix::fs::statx(self.fd().ok()?, c"", AtFlags::EMPTY_PATH, wanted).ok()?;
+        // A client of SMB answers from what it knows for a second, also after another client has written.
+        let flags = AtFlags::EMPTY_PATH | if self.manner.apart { AtFlags::STATX_FORCE_SYNC } else { AtFlags::empty() };
+        let found = rustix::fs::statx(self.fd().ok()?, c"", flags, wanted).ok()?;
         (found.stx_mask & StatxFlags::SIZE.bits() != 0).then_some(found.stx_size)
     }
 

@@ -13,11 +13,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
 
-use super::ALL;
 use super::barrier::{self, Raised};
 use super::fork::PerProcess;
 use super::handles::Registered;
 use super::kind::Kind;
+use super::manner::Manner;
+use super::{ALL, Range};
 
 /// Device and inode.
 pub(crate) type Identity = (u64, u64);
@@ -41,10 +42,12 @@ struct Kept {
     used: usize,
     /// Whether a barrier can stand there.
     barred: bool,
+    /// Nobody is asked about locks there.
+    silent: bool,
     /// The database, if this is its -shm.
     database: Option<Identity>,
-    /// With whether they were opened for reading only: such take no exclusive locks.
-    handles: Vec<(Registered, bool)>,
+    /// With how they were opened.
+    handles: Vec<(Registered, Manner)>,
     bases: Vec<Close>,
 }
 
@@ -92,18 +95,19 @@ impl Files {
 }
 
 /// Counts a handle that is now in use, on such a filesystem.
-pub(super) fn joined(identity: Identity, kind: Option<Kind>) {
+pub(super) fn joined(identity: Identity, kind: Option<Kind>, manner: Manner) {
     let mut table = KEPT.lock();
     let kept = table.entry(identity).or_default();
     kept.used += 1;
-    kept.barred = kind.is_some_and(Kind::drops_at_close);
+    kept.barred = kind.is_some_and(Kind::drops_at_close) && !manner.apart;
+    kept.silent = kind.is_some_and(Kind::is_smb);
 }
 
 /// A handle that was kept, now in use again.
-pub(super) fn take(identity: Identity, read_only: bool) -> Option<Registered> {
+pub(super) fn take(identity: Identity, manner: Manner) -> Option<Registered> {
     let mut table = KEPT.lock();
     let kept = table.get_mut(&identity)?;
-    let index = kept.handles.iter().position(|(_, only)| *only == read_only)?;
+    let index = kept.handles.iter().position(|(_, its)| *its == manner)?;
     kept.used += 1;
     Some(kept.handles.swap_remove(index).0)
 }
@@ -128,9 +132,9 @@ pub(super) fn left(identity: Identity, base: Option<Close>) -> i32 {
 
 /// A handle on a database that is not used any more and holds no locks, with the base file of its connection, if it has one:
 /// closed or kept. The code of the base's xClose.
-pub(super) fn leave(identity: Identity, handle: Registered, read_only: bool, base: Option<Close>) -> i32 {
-    let (others, room, barred) = state(identity);
-    let stays = match ask(handle.fd()) {
+pub(super) fn leave(identity: Identity, handle: Registered, manner: Manner, base: Option<Close>) -> i32 {
+    let State { others, room, barred, silent } = state(identity);
+    let stays = match ask(handle.fd(), silent) {
         Neighbours::Nobody => false,
         Neighbours::Ours => true,
         // Handles are used again, so only the files of the base can become many.
@@ -139,11 +143,11 @@ pub(super) fn leave(identity: Identity, handle: Registered, read_only: bool, bas
     let (closing, other) = match stays {
         true => (false, None),
         false => {
-            let (raised, other) = match barred && !read_only {
+            let (raised, other) = match barred && !manner.read_only {
                 true => barrier::raise_beside(handle, !others, || spare(identity)),
                 false => (Raised::Never, None),
             };
-            (may_close(identity, other.unwrap_or(handle).fd(), raised, room), other)
+            (may_close(identity, other.unwrap_or(handle).fd(), raised, (room, silent)), other)
         }
     };
     let (mut files, mut code) = (Files::default(), libsqlite3_sys::SQLITE_OK);
@@ -159,8 +163,8 @@ pub(super) fn leave(identity: Identity, handle: Registered, read_only: bool, bas
             files.handles.extend(other);
             base
         } else {
-            kept.handles.push((handle, read_only));
-            kept.handles.extend(other.map(|other| (other, false)));
+            kept.handles.push((handle, manner));
+            kept.handles.extend(other.map(|other| (other, Manner::plain(false))));
             match base {
                 Some(base) if total < MOST => {
                     kept.bases.push(base);
@@ -183,14 +187,14 @@ pub(super) fn leave(identity: Identity, handle: Registered, read_only: bool, bas
 /// A handle on the -shm of a database, not used any more and without locks: kept as long as the database is open here, unless it
 /// was deleted.
 pub(super) fn leave_index(identity: Identity, database: Identity, handle: Registered, read_only: bool) {
-    let closing = is_deleted(handle.fd()) && ask(handle.fd()) == Neighbours::Nobody;
+    let closing = is_deleted(handle.fd()) && ask(handle.fd(), false) == Neighbours::Nobody;
     {
         let mut table = KEPT.lock();
         let kept = table.entry(identity).or_default();
         kept.used = kept.used.saturating_sub(1);
         kept.database = Some(database);
         if !closing {
-            kept.handles.push((handle, read_only));
+            kept.handles.push((handle, Manner::plain(read_only)));
         }
         if kept.used == 0 && kept.is_empty() {
             table.remove(&identity);
@@ -219,24 +223,37 @@ fn indexes(table: &mut BTreeMap<Identity, Kept>, database: Identity) -> Files {
     files
 }
 
-/// Whether another connection has the inode open, whether few of its base files are kept, and whether a barrier can stand there.
-fn state(identity: Identity) -> (bool, bool, bool) {
-    let table = KEPT.lock();
-    table.get(&identity).map_or((false, true, false), |kept| (kept.used > 1, kept.bases.len() < FEW, kept.barred))
+/// What is known about an inode when a handle on it is to be closed.
+struct State {
+    /// Another connection has it open.
+    others: bool,
+    /// Few of its base files are kept.
+    room: bool,
+    barred: bool,
+    silent: bool,
+}
+
+fn state(identity: Identity) -> State {
+    match KEPT.lock().get(&identity) {
+        Some(kept) => {
+            State { others: kept.used > 1, room: kept.bases.len() < FEW, barred: kept.barred, silent: kept.silent }
+        }
+        None => State { others: false, room: true, barred: false, silent: false },
+    }
 }
 
 /// A kept handle that can have a barrier, now nobody's.
 fn spare(identity: Identity) -> Option<Registered> {
     let mut table = KEPT.lock();
     let kept = table.get_mut(&identity)?;
-    let index = kept.handles.iter().position(|(_, read_only)| !read_only)?;
+    let index = kept.handles.iter().position(|(_, manner)| *manner == Manner::plain(false))?;
     Some(kept.handles.swap_remove(index).0)
 }
 
 /// Whether descriptors of a database may be closed now, last of them `fd`, with which a barrier was to be raised. If not, it is
 /// lowered. While somebody else keeps it from being raised the files are kept, as far as there is `room`.
-fn may_close(identity: Identity, fd: RawFd, raised: Raised, room: bool) -> bool {
-    let free = match ask(fd) {
+fn may_close(identity: Identity, fd: RawFd, raised: Raised, (room, silent): (bool, bool)) -> bool {
+    let free = match ask(fd, silent) {
         Neighbours::Ours => false,
         _ if raised == Raised::Held && room => false,
         Neighbours::Nobody => true,
@@ -288,11 +305,12 @@ pub(super) fn sweep(device: u64) {
                 // It goes with its database.
                 (Some(database), Some(fd)) if table.contains_key(&database) && !is_deleted(fd) => false,
                 // Deleted, or the base has the locks on the database and no barrier stands there.
-                (Some(_), Some(fd)) => ask(fd) == Neighbours::Nobody || !listed(identity, fd),
+                (Some(_), Some(fd)) => ask(fd, kept.silent) == Neighbours::Nobody || !listed(identity, fd),
                 (None, Some(fd)) => {
-                    let (barred, room) = (kept.barred, kept.bases.len() < FEW);
+                    let &Kept { barred, silent, .. } = kept;
+                    let room = kept.bases.len() < FEW;
                     let raise = || if barred { barrier::raise(fd) } else { Raised::Never };
-                    ask(fd) != Neighbours::Ours && may_close(identity, fd, raise(), room)
+                    ask(fd, silent) != Neighbours::Ours && may_close(identity, fd, raise(), (room, silent))
                 }
                 (_, None) => !listed(identity, -1),
             };
@@ -309,24 +327,43 @@ pub(super) fn sweep(device: u64) {
     free.into_iter().for_each(Files::close);
 }
 
-/// Asks with a handle who else has locks on its inode.
-fn ask(fd: RawFd) -> Neighbours {
-    match first(fd) {
+/// Asks with a handle who else has locks on its inode, unless that does harm.
+fn ask(fd: RawFd, silent: bool) -> Neighbours {
+    if silent {
+        return Neighbours::Unknown;
+    }
+    match first(fd, DATA) {
         Ok(None) => Neighbours::Nobody,
         Ok(Some(pid)) if u32::try_from(pid) == Ok(std::process::id()) => Neighbours::Ours,
         Ok(Some(_)) | Err(_) => Neighbours::Unknown,
     }
 }
 
-/// The process whose lock is the first on the inode of `fd`, besides those of `fd` itself; -1 for a lock of an open file, and for
-/// any that a server keeps. Bytes behind SQLite's are not asked for: every connection of ours has a lock there.
-pub(super) fn first(fd: RawFd) -> io::Result<Option<i32>> {
+/// Whether a descriptor that has just been opened may be closed again, or what a filesystem that knows no locks says.
+pub(super) fn is_free(identity: Option<Identity>, fd: RawFd, kind: Option<Kind>) -> io::Result<bool> {
+    if !kind.is_some_and(Kind::is_smb) {
+        return Ok(first(fd, DATA)?.is_none());
+    }
+    // Whether there are locks at all.
+    first(fd, FAR)?;
+    Ok(identity.is_some_and(|identity| !listed(identity, fd)))
+}
+
+/// The data and SQLite's bytes. Those behind are not asked for: every connection of ours has a lock there.
+pub(super) const DATA: Range = Range { start: 0, length: ALL.start + ALL.length };
+/// What no file has.
+const FAR: Range = Range { start: 1 << 62, length: 1 };
+
+/// The process whose lock is the first in a range on the inode of `fd`, besides those of `fd` itself; -1 for a lock of an open
+/// file, and for any that a server keeps.
+pub(super) fn first(fd: RawFd, range: Range) -> io::Result<Option<i32>> {
     // SAFETY: flock is a plain C structure for which all zeros is a value; it lives across the call.
     unsafe {
         let mut lock: libc::flock = std::mem::zeroed();
         lock.l_type = libc::F_WRLCK as libc::c_short;
         lock.l_whence = libc::SEEK_SET as libc::c_short;
-        lock.l_len = (ALL.start + ALL.length) as libc::off_t;
+        lock.l_start = range.start as libc::off_t;
+        lock.l_len = range.length as libc::off_t;
         if libc::fcntl(fd, libc::F_OFD_GETLK, &raw mut lock) != 0 {
             return Err(io::Error::last_os_error());
         }

@@ -17,11 +17,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libsqlite3_sys as ffi;
 
+use super::spell::{PAUSE, Spell};
 use super::watch::{Watch, Woke, pace};
 use super::{BOTH, Bytes, PENDING, Range};
 
 /// Larger than a database can be: on some servers a lock keeps others from writing.
-const FAR: i64 = 1 << 52;
+pub(super) const FAR: i64 = 1 << 52;
 /// Tickets, each of which has some bytes for those who renew it.
 const TICKETS: Range = Range { start: FAR, length: 1 << 46 };
 const BYTES: i64 = 16;
@@ -31,15 +32,11 @@ const ANYBODY: Range = Range { start: PENDING.start, length: END - PENDING.start
 
 /// How long the last one in the queue waits for those before him, about: less than a busy timeout of a second.
 const ROUND: Duration = Duration::from_millis(400);
-const SHORTEST: Duration = Duration::from_millis(100);
-/// As long as SQLite's busy handler sleeps at most: a pause as long lets others in by itself.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const SHORTEST: Duration = Duration::from_millis(100);
 /// How long a ticket is passed over whose holder did not come.
-const FORGET: Duration = Duration::from_secs(5);
+pub(super) const FORGET: Duration = Duration::from_secs(5);
 /// How old a ticket of somebody who still tries becomes.
 const RENEWED: Duration = Duration::from_millis(300);
-/// Who lets more time pass before he tries again does not wait.
-const GIVEN_UP: Duration = Duration::from_millis(400);
 /// More than this are not counted.
 const MANY: usize = 8;
 
@@ -47,31 +44,18 @@ const MANY: usize = 8;
 #[derive(Debug)]
 pub(super) struct Queue {
     watch: Arc<Watch>,
+    spell: Spell,
     ticket: Cell<Option<i64>>,
-    refusals: Cell<u32>,
-    refused: Cell<Option<Instant>>,
     /// When the ticket was taken, and when it was renewed.
     since: Cell<Option<Instant>>,
     renewed: Cell<Option<Instant>>,
     /// The filesystem knows no bytes so far behind the file.
     off: Cell<bool>,
-    /// Its last transaction only read: so SHARED is all it waits for.
-    reads: Cell<bool>,
-    /// RESERVED was asked for in this transaction, and had.
-    asked: Cell<bool>,
-    wrote: Cell<bool>,
     /// When SHARED was asked for last, and how long it took from there to RESERVED.
     came: Cell<Option<Instant>>,
     reading: Cell<Duration>,
-    /// When this transaction began.
-    entered: Cell<Option<Instant>>,
-    /// When its turn as a writer began.
-    began: Cell<Option<Instant>>,
-    /// How long that may last, once others have been counted.
+    /// How long its turn as a writer may last, once others have been counted.
     share: Cell<Option<Duration>>,
-    /// When its last transaction that wrote ended, and how long that took.
-    ended: Cell<Option<Instant>>,
-    lasted: Cell<Duration>,
     /// The ticket of somebody who did not come, and when that was.
     stale: Cell<Option<(i64, Instant)>>,
 }
@@ -93,33 +77,25 @@ impl Queue {
     pub(super) fn new(bytes: &impl Bytes) -> Queue {
         Queue {
             watch: Arc::new(Watch::new(bytes.descriptor())),
+            spell: Spell::default(),
             ticket: Cell::default(),
-            refusals: Cell::default(),
-            refused: Cell::default(),
             since: Cell::default(),
             renewed: Cell::default(),
             off: Cell::default(),
-            reads: Cell::new(true),
-            asked: Cell::default(),
-            wrote: Cell::default(),
             came: Cell::default(),
             reading: Cell::default(),
-            entered: Cell::default(),
-            began: Cell::default(),
             share: Cell::default(),
-            ended: Cell::default(),
-            lasted: Cell::default(),
             stale: Cell::default(),
         }
     }
 
     /// Before SHARED: whether no writer keeps readers out. One question, which tells also whether anybody waits.
     pub(super) fn pass(&self, bytes: &impl Bytes) -> io::Result<bool> {
-        if self.refused.get().is_some_and(|refused| refused.elapsed() > GIVEN_UP) {
+        if self.spell.has_given_up() {
             self.served(bytes);
         }
         self.came.set(Some(Instant::now()));
-        if self.ticket.get().is_some() && !self.reads.get() {
+        if self.ticket.get().is_some() && !self.spell.reads() {
             return self.try_again(bytes);
         }
         if !self.off.get() {
@@ -161,22 +137,19 @@ impl Queue {
     /// After xLock.
     pub(super) fn tried(&self, bytes: &impl Bytes, wanted: i32, code: i32) {
         if wanted == ffi::SQLITE_LOCK_RESERVED {
-            self.asked.set(true);
+            self.spell.asks();
             self.reading.set(self.came.get().map_or(Duration::ZERO, |came| came.elapsed()));
         }
         match (wanted, code) {
             (ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_OK) => {
-                self.entered.set(Some(Instant::now()));
-                if self.reads.get() {
+                self.spell.enters();
+                if self.spell.reads() {
                     self.served(bytes);
                 }
             }
             (ffi::SQLITE_LOCK_RESERVED, ffi::SQLITE_OK) => {
                 self.served(bytes);
-                self.wrote.set(true);
-                let entered = self.entered.get().unwrap_or_else(Instant::now);
-                if self.began.get().is_none() || self.ended.get().is_none_or(|ended| entered - ended >= PAUSE) {
-                    self.began.set(Some(entered));
+                if self.spell.writes() {
                     self.share.set(None);
                 }
             }
@@ -190,15 +163,7 @@ impl Queue {
 
     /// After xUnlock to NONE.
     pub(super) fn left(&self, bytes: &impl Bytes) {
-        let (asked, wrote) = (self.asked.take(), self.wrote.take());
-        self.reads.set(!asked);
-        if wrote {
-            let now = Instant::now();
-            self.ended.set(Some(now));
-            self.lasted.set(self.entered.get().map_or(Duration::ZERO, |entered| now - entered));
-        }
-        // Who was refused RESERVED has not had its turn.
-        if wrote || !asked {
+        if self.spell.leaves() {
             self.served(bytes);
         }
     }
@@ -209,8 +174,7 @@ impl Queue {
     }
 
     fn served(&self, bytes: &impl Bytes) {
-        self.refusals.set(0);
-        self.refused.set(None);
+        self.spell.is_served();
         if let Some(ticket) = self.ticket.take() {
             self.watch.had();
             let _ = bytes.release(one(ticket));
@@ -222,10 +186,9 @@ impl Queue {
             return;
         }
         let now = Instant::now();
-        self.refused.set(Some(now));
-        self.refusals.set(self.refusals.get().saturating_add(1));
+        let waits = self.spell.is_refused(now);
         match self.ticket.get() {
-            None if self.refusals.get() > 1 => {
+            None if waits => {
                 self.ticket.set(enqueue(bytes).unwrap_or(None));
                 self.since.set(Some(now));
                 self.renewed.set(Some(now));
@@ -247,11 +210,8 @@ impl Queue {
 
     /// Stands back if it has had its share of the time and somebody waits; `found` is a ticket.
     fn give_way(&self, bytes: &impl Bytes, found: i64) -> io::Result<()> {
-        let (Some(ended), Some(began)) = (self.ended.get(), self.began.get()) else { return Ok(()) };
-        let had = began.elapsed();
-        if ended.elapsed() >= PAUSE || had < self.share.get().unwrap_or(SHORTEST) {
-            return Ok(());
-        }
+        let share = self.share.get().unwrap_or(SHORTEST);
+        let Some(had) = self.spell.had().filter(|had| *had >= share) else { return Ok(()) };
         let passed_over = self.stale.get().filter(|(_, when)| when.elapsed() < FORGET).map(|(ticket, _)| ticket);
         let lowest = passed_over.map_or(TICKETS.start, |ticket| ticket + 1);
         if self.share.get().is_none() || found < lowest {
@@ -262,9 +222,7 @@ impl Queue {
                 return Ok(());
             }
         }
-        self.began.set(None);
-        // Now it waits itself, if it still wants to write.
-        self.refusals.set(1);
+        self.spell.stands_back();
         self.call_others(bytes, lowest)
     }
 
@@ -291,8 +249,7 @@ impl Queue {
     }
 
     fn wait_for(&self, bytes: &impl Bytes, first: i64) -> io::Result<Came> {
-        // Somebody whose VFS does not watch sleeps so long, and then has to read before it asks for RESERVED.
-        let until = Instant::now() + PAUSE + PAUSE / 5 + self.lasted.get();
+        let until = Instant::now() + self.spell.patience();
         let mut step = pace(Duration::ZERO);
         while Instant::now() < until {
             std::thread::sleep(step);

@@ -5,8 +5,10 @@
 //! then it is moved away. Where nothing was opened before, the numbers are taken first.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::unix::fs::MetadataExt;
 
+use super::kind::Kind;
 use super::parked;
 
 /// Opens /dev/null under each of these numbers that is free, for good.
@@ -33,7 +35,7 @@ pub(super) fn keep_off(file: File) -> File {
     if file.as_raw_fd() > libc::STDERR_FILENO {
         return file;
     }
-    match moved(file.as_raw_fd()) {
+    match moved(&file) {
         Some(other) => {
             // The number is /dev/null's.
             let _null = file.into_raw_fd();
@@ -44,8 +46,9 @@ pub(super) fn keep_off(file: File) -> File {
 }
 
 #[cold]
-fn moved(low: RawFd) -> Option<File> {
-    let free = matches!(parked::first(low), Ok(None));
+fn moved(file: &File) -> Option<File> {
+    let (low, found) = (file.as_raw_fd(), file.metadata().ok()?);
+    let free = matches!(parked::is_free(Some((found.dev(), found.ino())), low, Kind::of(low)), Ok(true));
     let null = File::open("/dev/null").ok().filter(|_| free)?;
     // SAFETY: numbers of open descriptors; the new one is nobody else's.
     unsafe {

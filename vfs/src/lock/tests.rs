@@ -66,32 +66,47 @@ const EXCLUSIVE: i32 = ffi::SQLITE_LOCK_EXCLUSIVE;
 const OK: i32 = ffi::SQLITE_OK;
 const BUSY: i32 = ffi::SQLITE_BUSY;
 
-fn clients<const N: usize>() -> [Locks<Handle>; N] {
+fn clients<const N: usize>(upgrade: Upgrade) -> [Locks<Handle>; N] {
     let server = Server::default();
     let mut owner = 0;
     std::array::from_fn(|_| {
         owner += 1;
-        Locks::new(Handle { server: server.clone(), owner }, Upgrade::Stepwise)
+        Locks::new(Handle { server: server.clone(), owner }, upgrade)
     })
 }
 
+/// Connections for which their client uses one handle of the server.
+fn one_handle<const N: usize>() -> [Locks<Handle>; N] {
+    let server = Server::default();
+    std::array::from_fn(|_| Locks::new(Handle { server: server.clone(), owner: 1 }, Upgrade::Apart))
+}
+
+const BOTH_WAYS: [Upgrade; 2] = [Upgrade::Stepwise, Upgrade::Apart];
+
 #[test]
 fn one_connection_reaches_exclusive_and_comes_back() {
-    let [a] = clients();
-    for round in 0..3 {
-        for level in [SHARED_LEVEL, RESERVED_LEVEL, EXCLUSIVE] {
-            assert_eq!(a.lock(level), OK, "round {round} level {level}");
+    for upgrade in BOTH_WAYS {
+        let [a] = clients(upgrade);
+        for round in 0..3 {
+            for level in [SHARED_LEVEL, RESERVED_LEVEL, EXCLUSIVE] {
+                assert_eq!(a.lock(level), OK, "round {round} level {level}");
+            }
+            assert_eq!(a.unlock(SHARED_LEVEL), OK);
+            assert_eq!(a.lock(EXCLUSIVE), OK, "straight from SHARED, as for a hot journal");
+            assert_eq!(a.unlock(NONE), OK);
         }
-        assert_eq!(a.unlock(SHARED_LEVEL), OK);
-        assert_eq!(a.lock(EXCLUSIVE), OK, "straight from SHARED, as for a hot journal");
-        assert_eq!(a.unlock(NONE), OK);
+        assert!(a.bytes.server.0.borrow().is_empty());
     }
-    assert!(a.bytes.server.0.borrow().is_empty());
 }
 
 #[test]
 fn readers_share_and_a_writer_waits_for_them_and_keeps_new_ones_out() {
-    let [a, b, c] = clients();
+    readers_and_a_writer(clients(Upgrade::Stepwise));
+    readers_and_a_writer(clients(Upgrade::Apart));
+    readers_and_a_writer(one_handle());
+}
+
+fn readers_and_a_writer([a, b, c]: [Locks<Handle>; 3]) {
     assert_eq!((a.lock(SHARED_LEVEL), b.lock(SHARED_LEVEL)), (OK, OK));
     assert_eq!((a.lock(RESERVED_LEVEL), b.lock(RESERVED_LEVEL)), (OK, BUSY));
     assert_eq!(b.reserved(), Ok(true));
@@ -106,7 +121,12 @@ fn readers_share_and_a_writer_waits_for_them_and_keeps_new_ones_out() {
 
 #[test]
 fn a_writer_that_gives_up_at_pending_leaves_nothing_behind() {
-    let [a, b] = clients();
+    gives_up_at_pending(clients(Upgrade::Stepwise));
+    gives_up_at_pending(clients(Upgrade::Apart));
+    gives_up_at_pending(one_handle());
+}
+
+fn gives_up_at_pending([a, b]: [Locks<Handle>; 2]) {
     assert_eq!((a.lock(SHARED_LEVEL), b.lock(SHARED_LEVEL), a.lock(RESERVED_LEVEL)), (OK, OK, OK));
     assert_eq!(a.lock(EXCLUSIVE), BUSY);
     assert_eq!(a.unlock(SHARED_LEVEL), OK);
@@ -117,7 +137,10 @@ fn a_writer_that_gives_up_at_pending_leaves_nothing_behind() {
 
 #[test]
 fn a_reader_that_lost_its_lock_on_the_way_up_has_it_again_before_anybody_may_write() {
-    let [a, b] = clients();
+    BOTH_WAYS.into_iter().for_each(|upgrade| lost_on_the_way_up(clients(upgrade)));
+}
+
+fn lost_on_the_way_up([a, b]: [Locks<Handle>; 2]) {
     let server = &a.bytes.server;
     assert_eq!((a.lock(SHARED_LEVEL), a.lock(RESERVED_LEVEL)), (OK, OK));
     // PENDING is taken; the exclusive lock and the one to go back to both fail.
@@ -137,6 +160,12 @@ fn a_reader_that_lost_its_lock_on_the_way_up_has_it_again_before_anybody_may_wri
 /// Every sequence of a few steps by three connections: never a writer beside a reader or another writer.
 #[test]
 fn no_interleaving_lets_two_in() {
+    interleave(|| clients(Upgrade::Stepwise));
+    interleave(|| clients(Upgrade::Apart));
+    interleave(one_handle);
+}
+
+fn interleave(clients: impl Fn() -> [Locks<Handle>; 3]) {
     const STEPS: [(usize, i32, bool); 12] = [
         (0, SHARED_LEVEL, true),
         (0, RESERVED_LEVEL, true),

@@ -50,7 +50,7 @@ mod linux {
 
     use super::*;
     use crate::fs::{self, Found};
-    use crate::lock::{choose, ofd::Handle};
+    use crate::lock::{choose, manner::Manner, ofd::Handle};
     use crate::shim::{judge, register};
     use std::os::fd::AsFd;
 
@@ -88,7 +88,11 @@ mod linux {
             if !locking || opened.judged_before.is_some() || !choose::may_be_ours(options.locks, &base, false) {
                 return None;
             }
-            let mut handle = Handle::low(path, access == Access::ReadOnly).ok()?;
+            // There the handle is of another kind.
+            if fs::last_verdict(path).is_none_or(|last| last.is_smb()) {
+                return None;
+            }
+            let mut handle = Handle::low(path, Manner::plain(access == Access::ReadOnly)).ok()?;
             let found = *handle.found()?;
             let verdict = fs::verdict_on(path, &found)?;
             let same = opened.before.identity == Some(found.identity);

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_int};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use libsqlite3_sys as ffi;
 
@@ -11,10 +12,17 @@ use super::open::last_error;
 use super::register::Registration;
 use super::vfs::path_of;
 use super::{bases, own_journal, protect};
+use crate::fresh;
 use crate::fs::Class;
 use crate::journal_file::{Access, JournalFile};
 use crate::lock::fork;
 use crate::main_file::{self, MainFile, Role};
+use crate::policy::Rule;
+
+/// How long a name may be neither there nor free on SMB, because some client has the file open that was removed, or the server has
+/// not heard that it is closed: as long as Linux keeps one open, and as much again.
+const REMOVAL: Duration = Duration::from_secs(2);
+const NAP: Duration = Duration::from_millis(10);
 
 /// xOpen of a journal, a WAL, a super-journal or a temporary file.
 ///
@@ -51,6 +59,7 @@ pub(super) unsafe fn open(
             }
             _ => None,
         };
+        let base_made = own.is_none();
         let mut opened = match own {
             Some(own) => {
                 if !out_flags.is_null() {
@@ -66,12 +75,26 @@ pub(super) unsafe fn open(
         {
             opened = BaseFile::open(base, name, flags, out_flags);
         }
+        if flags & ffi::SQLITE_OPEN_CREATE != 0 && owners.iter().any(|main| remembers_names(main)) {
+            let is_being_removed = |opened: &Result<BaseFile, c_int>| {
+                matches!(opened, Err(code) if code & 0xff == ffi::SQLITE_CANTOPEN) && last_error(base) == libc::ENOENT
+            };
+            let until = Instant::now() + REMOVAL;
+            while is_being_removed(&opened) && Instant::now() < until {
+                std::thread::sleep(NAP);
+                opened = BaseFile::open(base, name, flags, out_flags);
+            }
+        }
         match opened {
             Ok(base) => {
                 let wal = flags & ffi::SQLITE_OPEN_WAL != 0;
                 let kind = match protects.then(|| main_file::Journal::opened(owners)) {
                     Some(journal) => {
                         if let Some(main) = journal.owner() {
+                            if base_made && remembers_names(main) {
+                                // Opened once more, the file is one that is closed at once.
+                                let _there = fresh::is_there(&path_of(name));
+                            }
                             let role = if wal { Role::Wal } else { Role::Journal };
                             protect::opened(main, role, flags & ffi::SQLITE_OPEN_CREATE != 0);
                         }
@@ -106,7 +129,7 @@ pub(super) unsafe fn open(
 /// # Safety
 /// `name` must be a C string.
 pub(super) unsafe fn is_log_of_none(name: *const c_char) -> bool {
-    if !main_file::any_combines() {
+    if !main_file::any_is_remote() {
         return false;
     }
     // SAFETY: the caller's.
@@ -116,6 +139,27 @@ pub(super) unsafe fn is_log_of_none(name: *const c_char) -> bool {
     }
     let owners = main_file::by_journal(name as usize, &path);
     !owners.is_empty() && owners.iter().all(|main| main.combines && main.native && main.forbids_wal())
+}
+
+/// Whether a rollback journal is there, where a client remembers names. `None`: it does not here, or it could not be found out.
+///
+/// # Safety
+/// `name` must be a C string.
+pub(super) unsafe fn is_there(name: *const c_char) -> Option<bool> {
+    if !main_file::any_is_remote() {
+        return None;
+    }
+    // SAFETY: the caller's.
+    let path = unsafe { path_of(name) };
+    if !path.as_os_str().as_encoded_bytes().ends_with(b"-journal") {
+        return None;
+    }
+    let owners = main_file::by_journal(name as usize, &path);
+    owners.iter().any(|main| remembers_names(main)).then(|| fresh::is_there(&path).ok()).flatten()
+}
+
+fn remembers_names(main: &MainFile) -> bool {
+    main.native && main.verdict.is_smb() && main.policy().rule != Rule::Off
 }
 
 /// A journal that is made with few questions. `None`: the base makes it, or says why it cannot.
@@ -135,5 +179,8 @@ fn own_journal(main: &MainFile, name: &Path) -> Option<BaseFile> {
     // An open on NFS asks the server, and to make a new file exclusively takes it two requests; here there is none to ask.
     let new = !matches!(main.verdict.class, Class::Network | Class::Local);
     let journal = JournalFile::create(name, access, new).ok()?;
+    if main.verdict.is_smb() {
+        journal.close_at_once();
+    }
     own_journal::file_of(journal).ok()
 }

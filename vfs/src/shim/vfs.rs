@@ -97,6 +97,14 @@ pub(crate) unsafe extern "C" fn access(vfs: Vfs, name: *const c_char, flags: c_i
             unsafe { *result = 0 };
             return ffi::SQLITE_OK;
         }
+        if flags == ffi::SQLITE_ACCESS_EXISTS {
+            // SAFETY: as above.
+            if let Some(there) = unsafe { journals::is_there(name) } {
+                // SAFETY: a pointer to an integer.
+                unsafe { *result = there.into() };
+                return ffi::SQLITE_OK;
+            }
+        }
         forward!(vfs, base, xAccess(name, flags, result), ffi::SQLITE_IOERR_ACCESS)
     })
 }

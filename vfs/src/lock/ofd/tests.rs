@@ -47,8 +47,8 @@ fn a_number_that_was_closed_and_is_that_of_a_later_handle_is_left_to_that_one() 
     let double = File::options().read(true).write(true).open(file.path()).unwrap();
     // SAFETY: an open descriptor takes the place of another one.
     assert_eq!(unsafe { libc::dup3(double.as_raw_fd(), number, libc::O_CLOEXEC) }, number);
-    let new = Handle::of(handles::register(number), old.identity(), false, None);
-    parked::joined(old.identity(), None);
+    let new = Handle::of(handles::register(number), old.identity(), Manner::plain(false), None);
+    parked::joined(old.identity(), None, Manner::plain(false));
     assert!(new.take(RESERVED, true).unwrap());
     assert!(old.release(EVERYTHING).is_err() && old.verify().is_err() && old.stat().is_none());
     drop(old);
