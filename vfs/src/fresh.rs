@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FlockOperation};
+use rustix::fs::{AtFlags, CWD, FlockOperation, StatxFlags};
 use rustix::io::Errno;
 
 /// Whether a file of this name is there that is not empty. It is closed at once by whoever has it open on this host.
@@ -26,13 +26,17 @@ pub(crate) fn is_there(path: &Path) -> io::Result<bool> {
     // The client asks the server, and takes nothing that it has open itself: it never shares a handle that cannot be read.
     let open = |reading: bool| File::options().read(reading).write(!reading).custom_flags(libc::O_NOFOLLOW).open(path);
     let opened = match open(false) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => open(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            open(true)
+        }
         opened => opened,
     };
     match opened {
         Ok(file) => {
             close_at_once(&file);
-            Ok(file.metadata()?.len() > 0)
+            // One that can be read may be that of somebody here, of which the client remembers the size.
+            let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+            Ok(rustix::fs::statx(&file, c"", flags, StatxFlags::SIZE)?.stx_size > 0)
         }
         // It is being removed, or was.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

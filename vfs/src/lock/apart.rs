@@ -76,6 +76,9 @@ impl<B: Bytes> Locks<B> {
     /// An exclusive lock on bytes on which this one has none.
     pub(super) fn take_exclusive(&self, range: Range) -> io::Result<bool> {
         match self.upgrade {
+            Upgrade::Apart if self.bytes.takes_no_exclusive_locks() => Err(io::Error::from_raw_os_error(libc::EBADF)),
+            // Who waits for RESERVED has it for a moment.
+            Upgrade::Apart if range.start == RESERVED.start => few(|| self.bytes.take_apart(range)),
             Upgrade::Apart => self.bytes.take_apart(range),
             Upgrade::Atomic | Upgrade::Stepwise => self.bytes.take(range, true),
         }
@@ -107,7 +110,10 @@ impl<B: Bytes> Locks<B> {
     /// Whether somebody else holds RESERVED.
     pub(super) fn somebody_reserves(&self) -> io::Result<bool> {
         match self.upgrade {
-            Upgrade::Apart => Ok(!is_free(&self.bytes, RESERVED)?),
+            // To ask is to have it for a moment: somebody else who asks would take that for a writer, and the journal of a dead one
+            // for no hot one. Nothing depends on it: who undoes a journal needs EXCLUSIVE, and the SHARED byte of a living writer
+            // keeps that from him.
+            Upgrade::Apart => Ok(false),
             Upgrade::Atomic | Upgrade::Stepwise => self.bytes.taken(RESERVED),
         }
     }

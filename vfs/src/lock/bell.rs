@@ -111,6 +111,11 @@ impl Bell {
         }
     }
 
+    /// The connection is closed.
+    pub(super) fn close(&self, bytes: &impl Bytes) {
+        self.served(bytes);
+    }
+
     fn served(&self, bytes: &impl Bytes) {
         self.spell.is_served();
         self.watch.had();
@@ -216,5 +221,29 @@ mod tests {
         waiting.unlock(NONE);
         writer.unlock(NONE);
         assert_eq!(begin(&waiting), OK);
+    }
+
+    #[test]
+    fn who_asks_about_a_writer_is_not_taken_for_one() {
+        let (file, [dead, waits, reader]) = connections();
+        assert_eq!((begin(&dead), begin(&waits)), (OK, BUSY));
+        // As a server does for one that was killed; its journal is hot.
+        dead.unlock(NONE);
+        assert_eq!(reader.lock(SHARED), OK);
+        // As the one that waits does before SHARED.
+        assert!(waits.bytes.take_apart(RESERVED).unwrap());
+        assert_eq!(reader.reserved(), Ok(false));
+        waits.bytes.release(RESERVED).unwrap();
+        let path = file.path();
+        let wrong = std::thread::scope(|scope| {
+            let asks = || {
+                let one = open(path);
+                while one.lock(SHARED) != OK {}
+                (0..2000).filter(|_| one.reserved() != Ok(false)).count()
+            };
+            let threads = [scope.spawn(asks), scope.spawn(asks)];
+            threads.map(|thread| thread.join().unwrap())
+        });
+        assert_eq!(wrong, [0, 0]);
     }
 }

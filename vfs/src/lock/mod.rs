@@ -96,6 +96,10 @@ pub(crate) trait Bytes {
     fn take_apart(&self, range: Range) -> io::Result<bool> {
         self.take(range, true)
     }
+    /// Whether it is a handle for reading.
+    fn takes_no_exclusive_locks(&self) -> bool {
+        false
+    }
     fn release(&self, range: Range) -> io::Result<()>;
     /// Whether somebody else's lock would be in the way of an exclusive one.
     fn taken(&self, range: Range) -> io::Result<bool>;
@@ -421,6 +425,13 @@ impl FileLocks {
     pub(crate) fn close_with(self, base: parked::Close) -> i32 {
         if let Some(queue) = &self.queue {
             queue.close();
+        }
+        if self.upgrade == Upgrade::Apart {
+            // The handle gives nothing back by itself.
+            self.unlock(ffi::SQLITE_LOCK_NONE);
+        }
+        if let Some(bell) = &self.bell {
+            bell.close(&self.bytes);
         }
         self.bytes.close_with(base)
     }

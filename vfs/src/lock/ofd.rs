@@ -270,8 +270,11 @@ impl Handle {
             return base.map_or(libsqlite3_sys::SQLITE_OK, |base| base());
         }
         self.unclaim();
-        // Kept, the handle would keep its locks too, and so would a child that is about to call exec(2).
-        let _ = self.release(EVERYTHING);
+        // Kept, the handle would keep its locks too, and so would a child that is about to call exec(2). On SMB a client may let one
+        // handle on the server stand for several of ours, and would give back their locks as well.
+        if !self.manner.apart {
+            let _ = self.release(EVERYTHING);
+        }
         match (self.registered.take(), self.database) {
             (Some(registered), _) if is_not(registered, self.identity) => {
                 registered.forget();
@@ -400,6 +403,10 @@ impl Bytes for Handle {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    fn takes_no_exclusive_locks(&self) -> bool {
+        self.manner.read_only
     }
 
     fn take_apart(&self, range: Range) -> io::Result<bool> {

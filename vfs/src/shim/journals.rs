@@ -141,11 +141,11 @@ pub(super) unsafe fn is_log_of_none(name: *const c_char) -> bool {
     !owners.is_empty() && owners.iter().all(|main| main.combines && main.native && main.forbids_wal())
 }
 
-/// Whether a rollback journal is there, where a client remembers names. `None`: it does not here, or it could not be found out.
+/// Whether a rollback journal is there, where a client remembers names. `None`: it does not here.
 ///
 /// # Safety
 /// `name` must be a C string.
-pub(super) unsafe fn is_there(name: *const c_char) -> Option<bool> {
+pub(super) unsafe fn is_there(name: *const c_char) -> Option<std::io::Result<bool>> {
     if !main_file::any_is_remote() {
         return None;
     }
@@ -155,11 +155,11 @@ pub(super) unsafe fn is_there(name: *const c_char) -> Option<bool> {
         return None;
     }
     let owners = main_file::by_journal(name as usize, &path);
-    owners.iter().any(|main| remembers_names(main)).then(|| fresh::is_there(&path).ok()).flatten()
+    owners.iter().any(|main| remembers_names(main)).then(|| fresh::is_there(&path))
 }
 
 fn remembers_names(main: &MainFile) -> bool {
-    main.native && main.verdict.is_smb() && main.policy().rule != Rule::Off
+    main.native && main.verdict.is_smb() && (main.policy().rule != Rule::Off || main.converting)
 }
 
 /// A journal that is made with few questions. `None`: the base makes it, or says why it cannot.

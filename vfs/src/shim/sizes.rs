@@ -1,5 +1,8 @@
 //! xFileSize of a database where asking is a round trip: from what is known, or by a question about nothing but the size, which
 //! a client of a network filesystem can answer by itself more often.
+//!
+//! A Linux client of SMB believes no server that a file has become smaller, as long as somebody on this host has it open for writing.
+//! There the last byte is read before a size is believed: reading goes to the server.
 
 use std::ffi::c_int;
 
@@ -16,6 +19,7 @@ pub(super) unsafe fn of_database(main: &MainFile, locks: Option<&FileLocks>, bas
     let told = known
         // To SQLite's unix VFS a file of one byte is an empty one: only the base knows what it makes of it.
         .or_else(|| locks.and_then(|locks| locks.size(main.verdict.class)).filter(|size| *size != 1))
+        .map(|size| if main.verdict.is_smb() && known.is_none() { as_read(base, size) } else { size })
         .and_then(|size| i64::try_from(size).ok());
     let code = match told {
         Some(told) => {
@@ -31,4 +35,41 @@ pub(super) unsafe fn of_database(main: &MainFile, locks: Option<&FileLocks>, bas
         knows.told(u64::try_from(unsafe { *size }).unwrap_or(0));
     }
     code
+}
+
+fn as_read(base: &BaseFile, told: u64) -> u64 {
+    last(told, |at| {
+        let mut byte = [0];
+        i64::try_from(at).is_ok_and(|at| base.read_into(&mut byte, at) != ffi::SQLITE_IOERR_SHORT_READ)
+    })
+}
+
+/// How many bytes there are of those that were told of.
+fn last(told: u64, is_there: impl Fn(u64) -> bool) -> u64 {
+    if told == 0 || is_there(told - 1) {
+        return told;
+    }
+    let (mut some, mut none) = (0, told - 1);
+    while some < none {
+        let middle = some + (none - some) / 2;
+        match is_there(middle) {
+            true => some = middle + 1,
+            false => none = middle,
+        }
+    }
+    some
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last;
+
+    #[test]
+    fn a_size_that_is_told_too_large_is_found_by_reading() {
+        for (told, real) in
+            [(0, 0), (1, 0), (1, 1), (40960, 40960), (40960, 32768), (40960, 0), (40960, 40959), (u64::MAX, 7)]
+        {
+            assert_eq!(last(told, |at| at < real), real, "{told}");
+        }
+    }
 }

@@ -100,6 +100,8 @@ pub(crate) unsafe extern "C" fn access(vfs: Vfs, name: *const c_char, flags: c_i
         if flags == ffi::SQLITE_ACCESS_EXISTS {
             // SAFETY: as above.
             if let Some(there) = unsafe { journals::is_there(name) } {
+                // What the client remembers is no answer.
+                let Ok(there) = there else { return ffi::SQLITE_IOERR_ACCESS };
                 // SAFETY: a pointer to an integer.
                 unsafe { *result = there.into() };
                 return ffi::SQLITE_OK;
