@@ -333,3 +333,40 @@ fn a_change_within_the_second_of_a_look_is_seen_where_the_filesystem_counts_seco
         assert_eq!(code(insert(&connection, 2)), ffi::SQLITE_READONLY_DBMOVED, "{round}");
     }
 }
+
+/// What a checkpoint that waits lets happen, once.
+static MEANWHILE: std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>> = std::sync::Mutex::new(None);
+
+fn waits(_: i32) -> bool {
+    if let Some(meanwhile) = MEANWHILE.lock().unwrap().take() {
+        meanwhile();
+    }
+    true
+}
+
+/// It has looked at the names when it began, and again when its turn has come.
+#[test]
+fn a_checkpoint_that_waited_for_a_writer_writes_nothing_into_a_file_that_was_renamed_meanwhile() {
+    for (open, is_written) in [(stock as fn(&Path) -> Connection, true), (hardened, false)] {
+        let (_home, path, mut connection) = begun(open);
+        connection.busy_handler(Some(waits)).unwrap();
+        let writer = Connection::open(&path).unwrap();
+        writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let old = path.with_file_name("old.db");
+        let (from, to, new) = (path.clone(), old.clone(), path.with_file_name("new.db"));
+        let (kept, keeps) = std::sync::mpsc::channel();
+        *MEANWHILE.lock().unwrap() = Some(Box::new(move || {
+            fs::rename(&from, &to).unwrap();
+            Connection::open(&new).unwrap().execute_batch("CREATE TABLE other(y)").unwrap();
+            fs::rename(&new, &from).unwrap();
+            writer.execute_batch("ROLLBACK").unwrap();
+            // Its close would close the log.
+            kept.send(writer).unwrap();
+        }));
+        let before = fs::read(&path).unwrap();
+        let answer = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        let _writer = keeps.recv().unwrap();
+        assert_eq!(fs::read(&old).unwrap() != before, is_written, "{answer:?}");
+        assert_eq!(answer.is_err(), !is_written, "{answer:?}");
+    }
+}

@@ -4,10 +4,11 @@
 
 use libsqlite3_sys as ffi;
 use std::cell::RefCell;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+type Open = unsafe extern "C" fn(*const c_char, c_int, c_int) -> c_int;
 type Fstat = unsafe extern "C" fn(c_int, *mut c_void) -> c_int;
 type Pread = unsafe extern "C" fn(c_int, *mut c_void, usize, i64) -> isize;
 type Pwrite = unsafe extern "C" fn(c_int, *const c_void, usize, i64) -> isize;
@@ -17,6 +18,7 @@ type AnyCall = unsafe extern "C" fn();
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are those of the system calls")]
 pub enum Call {
+    Open,
     Fstat,
     Pread,
     Pwrite,
@@ -35,10 +37,10 @@ thread_local! {
 }
 
 /// What SQLite called before the first replacement.
-static REAL: [OnceLock<AnyCall>; 3] = [const { OnceLock::new() }; 3];
+static REAL: [OnceLock<AnyCall>; 4] = [const { OnceLock::new() }; 4];
 
 /// How many threads need the replacement.
-static NEEDED: Mutex<[usize; 3]> = Mutex::new([0; 3]);
+static NEEDED: Mutex<[usize; 4]> = Mutex::new([0; 4]);
 
 /// Tells whether the closure has run; dropped, it takes the closure back if it has not.
 #[derive(Debug)]
@@ -91,11 +93,15 @@ impl Drop for Within {
     }
 }
 
-/// Runs what waits for this call, if it is its turn.
+/// Runs what waits for this call on a descriptor, if it is its turn.
 fn strike(call: Call, fd: c_int) {
+    strike_if(call, |suffix| is_named(fd, suffix));
+}
+
+fn strike_if(call: Call, is_named: impl Fn(&str) -> bool) {
     let due = TO_RUN.try_with(|to_run| {
         let mut to_run = to_run.borrow_mut();
-        let waiting = to_run.as_mut().filter(|waiting| waiting.call == call && is_named(fd, &waiting.suffix))?;
+        let waiting = to_run.as_mut().filter(|waiting| waiting.call == call && is_named(&waiting.suffix))?;
         match waiting.skip.checked_sub(1) {
             Some(left) => {
                 waiting.skip = left;
@@ -116,6 +122,15 @@ fn is_named(fd: c_int, suffix: &str) -> bool {
 
 fn real(call: Call) -> Option<AnyCall> {
     REAL[call as usize].get().copied()
+}
+
+unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
+    // SAFETY: a C string of SQLite's.
+    let name = unsafe { CStr::from_ptr(path) }.to_bytes();
+    strike_if(Call::Open, |suffix| name.ends_with(suffix.as_bytes()));
+    let Some(real) = real(Call::Open) else { return -1 };
+    // SAFETY: SQLite's open, with the arguments that SQLite gave for it.
+    unsafe { std::mem::transmute::<AnyCall, Open>(real)(path, flags, mode) }
 }
 
 unsafe extern "C" fn fstat(fd: c_int, to: *mut c_void) -> c_int {
@@ -149,6 +164,7 @@ fn unix() -> *mut ffi::sqlite3_vfs {
 impl Call {
     fn name(self) -> &'static CStr {
         match self {
+            Call::Open => c"open",
             Call::Fstat => c"fstat",
             Call::Pread => c"pread",
             Call::Pwrite => c"pwrite",
@@ -159,6 +175,7 @@ impl Call {
         // SAFETY: functions of the signature that SQLite calls under the name; only a call of that signature is made.
         unsafe {
             match self {
+                Call::Open => std::mem::transmute::<Open, AnyCall>(open),
                 Call::Fstat => std::mem::transmute::<Fstat, AnyCall>(fstat),
                 Call::Pread => std::mem::transmute::<Pread, AnyCall>(pread),
                 Call::Pwrite => std::mem::transmute::<Pwrite, AnyCall>(pwrite),

@@ -73,7 +73,8 @@ impl Listing {
     /// Reads the names, unless nobody keeps such a directory in step: the root of all, and those where anybody may make names, but
     /// only its owner removes a file.
     fn read(&mut self, mode: u32) -> Option<File> {
-        let shared = mode & libc::S_ISVTX != 0 || self.of.parent().is_none();
+        let everybodys = libc::S_ISVTX | libc::S_IWOTH;
+        let shared = mode & everybodys == everybodys || self.of.parent().is_none();
         if shared {
             self.names = Names::All(BTreeSet::new());
             return None;

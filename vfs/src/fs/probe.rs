@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, makedev, 
 
 use super::cache::MountKey;
 use super::{MountFacts, MountTable, Source, statmount};
+use crate::guard::log::Time;
 
 /// STATX_MNT_ID_UNIQUE of Linux 6.8.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
@@ -41,6 +42,8 @@ pub(crate) struct Found {
     pub(crate) user: u32,
     pub(crate) group: u32,
     pub(crate) size: u64,
+    /// Its time of change. No call sets it, and a file that gets the number of one that was removed has a later one.
+    pub(crate) changed: Time,
 }
 
 /// STATX_ATTR_MOUNT_ROOT of Linux 5.8.
@@ -59,6 +62,7 @@ pub(crate) fn look(at: BorrowedFd<'_>, name: &Path, flags: AtFlags) -> io::Resul
         user: stat.stx_uid,
         group: stat.stx_gid,
         size: stat.stx_size,
+        changed: Time { seconds: stat.stx_ctime.tv_sec, nanoseconds: stat.stx_ctime.tv_nsec },
     })
 }
 

@@ -26,14 +26,16 @@ pub(crate) const SUFFIX: &str = "-guard";
 /// The kernel's name for the time since this host was started; zeros where there is none.
 pub(crate) fn boot_id() -> log::Boot {
     static BOOT: OnceLock<log::Boot> = OnceLock::new();
-    *BOOT.get_or_init(|| {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-        let mut boot = [0; 16];
-        for (byte, pair) in boot.iter_mut().zip(digits.chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).unwrap_or("0");
-            *byte = u8::from_str_radix(pair, 16).unwrap_or(0);
-        }
-        boot
-    })
+    if let Some(boot) = BOOT.get() {
+        return *boot;
+    }
+    let mut boot = [0; 16];
+    // What cannot be read now, for want of a descriptor, may be read the next time.
+    let Ok(text) = std::fs::read_to_string("/proc/sys/kernel/random/boot_id") else { return boot };
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    for (byte, pair) in boot.iter_mut().zip(digits.chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).unwrap_or("0");
+        *byte = u8::from_str_radix(pair, 16).unwrap_or(0);
+    }
+    *BOOT.get_or_init(|| boot)
 }

@@ -93,10 +93,13 @@ fn hinted(refusal: Refusal) -> Refusal {
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::io;
+    use std::path::Path;
+
     use super::super::manner::Manner;
     use super::super::names::{self, Claim};
     use super::super::try_out::{self, Outcome};
-    use super::super::{Locks, Upgrade, ofd};
+    use super::super::{Locks, Upgrade, fork, ofd};
     use super::{Chosen, hinted};
     use crate::explain;
     use crate::fs::{Class, Verdict};
@@ -115,6 +118,28 @@ mod linux {
             true => Upgrade::Apart,
             false => Upgrade::Atomic,
         }
+    }
+
+    /// Claims the name, and gives the handle a high number.
+    fn claim(handle: &mut ofd::Handle, upgrade: Upgrade, path: &Path) -> io::Result<Claim> {
+        // On SMB a lock behind SQLite's would keep others from writing what stands there.
+        if upgrade != Upgrade::Atomic {
+            handle.move_up();
+            return Ok(Claim::Agreed);
+        }
+        let quiet = fork::quiet();
+        let claim = names::claim(handle, path);
+        match claim {
+            // It was just asked whether anybody has locks.
+            Ok(Claim::Alone) => handle.move_up_alone(),
+            Ok(_) | Err(_) => handle.move_up(),
+        }
+        if handle.has_moved() && (quiet.is_none() || quiet != fork::quiet()) {
+            // A child that was forked while the low number was being closed has released what the high one had.
+            handle.unclaim();
+            return names::claim(handle, path);
+        }
+        claim
     }
 
     /// Locks of our own, or why they cannot be had.
@@ -160,16 +185,7 @@ mod linux {
                 Outcome::Refused(errno) => return unknown(errno),
             }
         }
-        // On SMB a lock behind SQLite's would keep others from writing what stands there.
-        let claim = match upgrade {
-            Upgrade::Atomic => names::claim(&handle, &main.path),
-            Upgrade::Stepwise | Upgrade::Apart => Ok(Claim::Agreed),
-        };
-        match &claim {
-            // It was just asked whether anybody has locks.
-            Ok(Claim::Alone) => handle.move_up_alone(),
-            Ok(_) | Err(_) => handle.move_up(),
-        }
+        let claim = claim(&mut handle, upgrade, &main.path);
         if let Some(errno) = handle.refused() {
             return unknown(errno);
         }

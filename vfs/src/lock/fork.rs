@@ -12,6 +12,16 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
+/// How many forks of this process have begun, and how many are over.
+static BEGUN: AtomicU32 = AtomicU32::new(0);
+static OVER: AtomicU32 = AtomicU32::new(0);
+
+/// Changes with each fork of this process; `None` while one is going on. A child releases what the parent is just closing.
+pub(super) fn quiet() -> Option<u32> {
+    let begun = BEGUN.load(Ordering::SeqCst);
+    (begun == OVER.load(Ordering::SeqCst)).then_some(begun)
+}
+
 /// How many forks lie between this process and the one that loaded the program, since the first database was opened with
 /// `hardened`. Whoever remembers the number knows later whether what he has is his parent's.
 #[inline]
@@ -23,10 +33,10 @@ pub fn count() -> u32 {
 pub(crate) fn watch() {
     static WATCHED: OnceLock<()> = OnceLock::new();
     WATCHED.get_or_init(|| {
-        // SAFETY: the handler only stores to atomics, closes descriptors and maps memory, which a child may do (signal-safety(7);
+        // SAFETY: the handlers only store to atomics, and that of the child closes descriptors and maps memory, which it may do (signal-safety(7);
         // mmap is a bare system call); the C
         // library forgets it if the code is unloaded. Without memory for it nothing is registered, and forks are not seen.
-        unsafe { pthread_atfork(None, None, Some(forked)) };
+        unsafe { pthread_atfork(Some(begins), Some(is_over), Some(forked)) };
     });
 }
 
@@ -39,9 +49,19 @@ unsafe extern "C" {
     ) -> libc::c_int;
 }
 
+unsafe extern "C" fn begins() {
+    BEGUN.fetch_add(1, Ordering::SeqCst);
+}
+
+unsafe extern "C" fn is_over() {
+    OVER.fetch_add(1, Ordering::SeqCst);
+}
+
 /// Runs in the child, where only async-signal-safe calls are allowed.
 unsafe extern "C" fn forked() {
     FORKS.fetch_add(1, Ordering::Relaxed);
+    // Other threads that were about to fork are not in the child.
+    OVER.store(BEGUN.load(Ordering::SeqCst), Ordering::SeqCst);
     #[cfg(target_os = "linux")]
     {
         super::handles::close_inherited();

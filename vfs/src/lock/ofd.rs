@@ -297,7 +297,8 @@ impl Handle {
         }
     }
 
-    fn unclaim(&self) -> Option<i64> {
+    /// The name is claimed no more; the byte stays locked until the handle is closed.
+    pub(super) fn unclaim(&self) -> Option<i64> {
         let byte = self.claim.take()?;
         names::forget(self.identity, byte, self.registered.get()?);
         Some(byte)

@@ -1,7 +1,8 @@
 //! An open in a directory that is known: what is seen of the file once is used for every question.
 //!
 //! The handle for the locks is opened right after the base's file, and one look at it answers for the mount, the kind, the size and
-//! the people. A file that has the same identity as the one which was there before the base opened it has not been replaced.
+//! the people. On a local disk a file that has the same identity and time of change as the one which was there before the base opened
+//! it has not been replaced, if that time lies back: else somebody may have replaced it twice, by one that got the number of the first.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use super::base::BaseFile;
 use super::open::Opened;
 use crate::fs::Verdict;
+use crate::guard::log::Time;
 use crate::journal_file::Access as May;
 use crate::lock::choose::OpenedHandle;
 use crate::main_file::Access;
@@ -27,7 +29,7 @@ pub(super) struct Before {
     /// read.
     pub(super) cannot_be_one: bool,
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-    identity: Option<Identity>,
+    seen: Option<(Identity, Time)>,
     /// The directory in which it was.
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     inside: Option<Identity>,
@@ -49,10 +51,12 @@ mod linux {
     use rustix::fs::{AtFlags, CWD, FileType};
 
     use super::*;
+    use crate::fs::Class;
     use crate::fs::{self, Found};
     use crate::lock::{choose, manner::Manner, ofd::Handle};
     use crate::shim::{judge, register};
     use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
 
     impl Before {
         pub(in super::super) fn of(path: &Path, look: Option<fs::FirstLook>) -> Before {
@@ -63,11 +67,15 @@ mod linux {
             Before {
                 cannot_be_one: found
                     .is_some_and(|found| matches!(found.seen.kind, FileType::Directory | FileType::Fifo)),
-                identity: found.map(|found| found.identity),
+                seen: found.map(|found| (found.identity, found.changed)),
                 inside,
                 directory: Cell::new(directory),
             }
         }
+    }
+
+    fn identity_of(path: Option<&Path>) -> Option<Identity> {
+        std::fs::metadata(path?).ok().map(|found| (found.dev(), found.ino()))
     }
 
     /// The handle for the locks of a file whose directory is known.
@@ -95,9 +103,14 @@ mod linux {
             let mut handle = Handle::low(path, Manner::plain(access == Access::ReadOnly)).ok()?;
             let found = *handle.found()?;
             let verdict = fs::verdict_on(path, &found)?;
-            let same = opened.before.identity == Some(found.identity);
-            if let (true, Some(inside)) = (same, opened.before.inside) {
-                handle.is_in(inside);
+            // Elsewhere times are those of a server.
+            let same = verdict.class == Class::Local
+                && opened.before.seen == Some((found.identity, found.changed))
+                && found.changed.lies_back();
+            // A directory may have been put in the place of another one, with the same file in both.
+            match opened.before.inside.filter(|inside| identity_of(path.parent()) == Some(*inside)) {
+                Some(inside) => handle.is_in(inside),
+                None => drop(opened.before.directory.take()),
             }
             Some(Early { handle, found, verdict, same })
         }

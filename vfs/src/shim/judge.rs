@@ -104,7 +104,8 @@ pub(crate) unsafe fn orphaned_wal(
     vfs: *mut ffi::sqlite3_vfs,
     name: &CStr,
 ) -> Result<(), Refusal> {
-    if size.map_or_else(|| base.size(), Ok) != Ok(0) {
+    // It may have been created since the size was seen.
+    if size.is_some_and(|size| size > 0) || base.size() != Ok(0) {
         return Ok(());
     }
     let Ok(wal_name) = CString::new([name.to_bytes(), b"-wal"].concat()) else { return Ok(()) };

@@ -103,9 +103,9 @@ fn exclusive(state: &State, base: &BaseFile, offset: c_int, n: c_int, flags: c_i
     let change = || change(state, base, offset, n, flags, alone);
     let protected = if offset > CHECKPOINT { None } else { state.protected() };
     let Some((main, _)) = protected else { return change() };
-    // Whoever is about to write to the log reads already. Without that the index is looked at, and perhaps made anew, which
-    // writes only to shared memory.
-    let looks = offset == WRITE && state.index().is_some_and(|index| !index.reads());
+    // Whoever is about to write to the log reads already, and a checkpoint that empties the log has its lock and may have waited for
+    // this one. Without either the index is looked at, and perhaps made anew, which writes only to shared memory.
+    let looks = offset == WRITE && state.index().is_some_and(|index| !index.reads_or_checkpoints());
     if flags & ffi::SQLITE_SHM_LOCK != 0 && n == 1 && !looks {
         // Recovery takes more than one.
         // SAFETY: SQLite calls.

@@ -283,6 +283,10 @@ fn settle(
     let (registration, base_vfs, native, converting) = (*registration, *base_vfs, *native, *converting);
     let off = options.policy == PolicyChoice::Off;
     let early = if native && !off { Early::of(opened, &options, access) } else { None };
+    if early.is_none() {
+        // The directory may have been replaced since.
+        drop(opened.before.directory.take());
+    }
     let verdict = match (&opened.judged_before, &early) {
         (Some(verdict), _) => Arc::clone(verdict),
         (None, _) if off => Arc::new(Verdict::unknown("policy=off: nobody looked")),

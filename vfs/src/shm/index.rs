@@ -109,11 +109,11 @@ impl Index {
         self.asks(|handle| handle.taken(READERS))
     }
 
-    /// Whether this connection reads the database.
-    pub(crate) fn reads(&self) -> bool {
+    /// Whether this connection reads the database, or has begun a checkpoint.
+    pub(crate) fn reads_or_checkpoints(&self) -> bool {
         // A file that is borrowed is just being mapped.
         self.file.try_borrow().is_ok_and(|file| match &*file {
-            File::Open(opened) => opened.locks.reads(),
+            File::Open(opened) => opened.locks.reads_or_checkpoints(),
             _ => true,
         })
     }

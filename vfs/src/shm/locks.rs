@@ -99,6 +99,8 @@ impl IndexLocks {
                 // The header is the one that was just made, under WRITE.
                 self.generation.set(salts());
                 if let (true, Some((marks, range))) = (self.marks.get() != 0, locks(offset, COUNT - offset)) {
+                    // Should that fail, no mark is taken for one that is held.
+                    self.marks.set(0);
                     return self.unlock(bytes, marks, range);
                 }
             }
@@ -147,9 +149,9 @@ impl IndexLocks {
         code
     }
 
-    /// Whether a lock of a reader is held.
-    pub(super) fn reads(&self) -> bool {
-        self.shared.get() != 0
+    /// Whether a lock of a reader or that of a checkpoint is held: who takes WRITE then is about to write.
+    pub(super) fn reads_or_checkpoints(&self) -> bool {
+        self.shared.get() | self.exclusive.get() & CHECKPOINT != 0
     }
 
     /// Does what waits for the next call; `false` if that cannot be done, and then it waits on.

@@ -93,7 +93,7 @@ mod elsewhere {
         pub(crate) fn has_readers(&self) -> bool {
             match self.0 {}
         }
-        pub(crate) fn reads(&self) -> bool {
+        pub(crate) fn reads_or_checkpoints(&self) -> bool {
             match self.0 {}
         }
         pub(crate) fn map(&self, _: c_int, _: c_int, _: bool) -> (c_int, *mut c_void) {
