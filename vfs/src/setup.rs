@@ -188,6 +188,8 @@ fn set_wal(tries: &Tries<'_>, disk: &dyn Disk, main: &MainFile) -> Result<(), Sq
     match refused {
         None => tries.synchronous(main, floor),
         Some(Refused::By(error)) if !is_refusal_of_wal(&error) => {
+            // Where the commit of the change has failed SQLite answers `wal` until it reads again.
+            let _ = tries.sql.value("PRAGMA main.schema_version");
             let busy = matches!(error.primary(), ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED);
             main.note(if busy {
                 format!("the database is in use and keeps journal_mode {mode}: {}", error.message)

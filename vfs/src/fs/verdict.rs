@@ -123,9 +123,14 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Whether it is a mount of SMB.
+    pub(crate) fn speaks_smb(&self) -> bool {
+        matches!(self.filesystem.as_str(), "cifs" | "smb3" | "smbfs")
+    }
+
     /// Whether it is a mount of SMB whose locks go to the server.
     pub(crate) fn is_smb(&self) -> bool {
-        matches!(self.filesystem.as_str(), "cifs" | "smb3" | "smbfs") && self.locks == LockReach::Everybody
+        self.speaks_smb() && self.locks == LockReach::Everybody
     }
 
     /// The verdict of somebody who knows nothing: not WAL.

@@ -85,8 +85,8 @@ impl Bell {
         }
         match (wanted, code) {
             (ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_OK) => {
-                self.spell.enters();
-                if self.spell.reads() {
+                let has_all = self.spell.enters();
+                if has_all {
                     self.served(bytes);
                 }
             }
@@ -245,5 +245,32 @@ mod tests {
             threads.map(|thread| thread.join().unwrap())
         });
         assert_eq!(wrong, [0, 0]);
+    }
+
+    #[test]
+    fn who_may_only_read_reads_and_is_refused_what_a_writer_has() {
+        let (file, [writer]) = connections();
+        let handle = Handle::low(file.path(), Manner { read_only: true, apart: false }).unwrap();
+        let reader = Locks::new(handle, Upgrade::Apart);
+        assert_eq!((reader.lock(SHARED), begin(&writer)), (OK, OK));
+        assert!(![OK, BUSY].contains(&reader.lock(ffi::SQLITE_LOCK_RESERVED)), "not a shared lock in its place");
+        assert_eq!(writer.lock(ffi::SQLITE_LOCK_EXCLUSIVE), BUSY, "the reader is seen");
+        reader.unlock(NONE);
+        assert_eq!(writer.lock(ffi::SQLITE_LOCK_EXCLUSIVE), OK);
+        writer.unlock(NONE);
+    }
+
+    #[test]
+    fn a_close_gives_back_what_was_taken_and_the_bell() {
+        let (_file, [writer, rings, third]) = connections();
+        assert_eq!((begin(&writer), begin(&rings), begin(&rings)), (OK, BUSY, BUSY));
+        assert!(self::rings(&rings));
+        assert_eq!(rings.close_with(Box::new(|| OK)), OK);
+        assert!(is_free(&third.bytes, BELL).unwrap());
+        assert!(!is_free(&third.bytes, RESERVED).unwrap(), "the writer's");
+        assert_eq!(writer.close_with(Box::new(|| OK)), OK);
+        assert_eq!(begin(&third), OK);
+        assert_eq!(third.lock(ffi::SQLITE_LOCK_EXCLUSIVE), OK);
+        third.unlock(NONE);
     }
 }

@@ -107,10 +107,6 @@ mod linux {
     use crate::policy::Rule;
     use crate::refusal::Refusal;
 
-    fn is_smb(verdict: &Verdict) -> bool {
-        matches!(verdict.filesystem.as_str(), "cifs" | "smb3" | "smbfs")
-    }
-
     /// How locks are taken there.
     fn upgrade_on(verdict: &Verdict) -> Upgrade {
         // With `nobrl` the locks stay in this kernel.
@@ -164,7 +160,7 @@ mod linux {
             let error = std::io::Error::from_raw_os_error(errno);
             Ok(Err(format!("the filesystem ({}) refuses locks of an open file ({error})", verdict.filesystem)))
         };
-        if verdict.class != Class::Local && !is_smb(verdict) {
+        if verdict.class != Class::Local && !verdict.speaks_smb() {
             let outcome = try_out::on(verdict, &handle, &main.path, read_only);
             match outcome.unwrap_or_else(|error| Outcome::Refused(error.raw_os_error().unwrap_or(libc::EIO))) {
                 Outcome::Works => {}

@@ -152,4 +152,14 @@ mod tests {
         assert!(VALUE.lock().is_empty(), "its mutex is held by a thread that the child does not have");
         drop(held);
     }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_fork_of_this_process_shows_afterwards_and_is_over_in_the_child() {
+        watch();
+        let before = quiet();
+        assert!(in_child(|| quiet().is_some()));
+        // Other tests fork as well.
+        assert!(before.is_none() || quiet() != before);
+    }
 }

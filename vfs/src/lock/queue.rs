@@ -142,8 +142,8 @@ impl Queue {
         }
         match (wanted, code) {
             (ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_OK) => {
-                self.spell.enters();
-                if self.spell.reads() {
+                let has_all = self.spell.enters();
+                if has_all {
                     self.served(bytes);
                 }
             }

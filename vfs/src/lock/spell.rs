@@ -56,9 +56,10 @@ impl Spell {
         self.asked.set(true);
     }
 
-    /// SHARED was had.
-    pub(super) fn enters(&self) {
+    /// SHARED was had: whether that is all it waits for.
+    pub(super) fn enters(&self) -> bool {
         self.entered.set(Some(Instant::now()));
+        self.reads()
     }
 
     /// RESERVED was had: whether a new spell has begun with it.

@@ -368,10 +368,10 @@ fn schema_of(connection: &Borrowed<'_>, main: &MainFile) -> Option<String> {
     })
 }
 
-/// How every page 1 begins that is not encrypted above us. Of one that is the bytes mean nothing, and none may be changed.
 /// As much of page 1 as SQLite reads before it takes a lock.
 pub(crate) const HEADER: usize = 100;
 
+/// How every page 1 begins that is not encrypted above us. Of one that is the bytes mean nothing, and none may be changed.
 pub(crate) const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Whether a page 1 says WAL (bytes 18 and 19, https://www.sqlite.org/fileformat2.html#file_format_version_numbers).

@@ -48,15 +48,15 @@ pub(super) fn first_look(_: &Path) -> Option<()> {
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+
     use rustix::fs::{AtFlags, CWD, FileType};
 
     use super::*;
-    use crate::fs::Class;
-    use crate::fs::{self, Found};
+    use crate::fs::{self, Class, Found};
     use crate::lock::{choose, manner::Manner, ofd::Handle};
     use crate::shim::{judge, register};
-    use std::os::fd::AsFd;
-    use std::os::unix::fs::MetadataExt;
 
     impl Before {
         pub(in super::super) fn of(path: &Path, look: Option<fs::FirstLook>) -> Before {

@@ -410,7 +410,7 @@ pub(crate) unsafe extern "C" fn file_size(f: *mut ffi::sqlite3_file, size: *mut 
             code => return code,
         }
         if let State { kind: Kind::Main(main), locks, .. } = state(f) {
-            if main.combines {
+            if main.combines || main.verdict.is_smb() {
                 return guarded(ffi::SQLITE_IOERR_FSTAT, || sizes::of_database(main, locks.as_ref(), base, size));
             }
         }

@@ -94,7 +94,8 @@ pub(crate) fn of_base(vfs: *mut ffi::sqlite3_vfs) -> Verdict {
     verdict
 }
 
-/// Refuses a -wal with commits whose database is missing or empty, by its size if that is known: SQLite takes it for a leftover and deletes it.
+/// Refuses a -wal with commits whose database is missing or empty, by its size if that is known: SQLite takes it for a leftover and
+/// deletes it.
 ///
 /// # Safety
 /// `vfs` must be registered.

@@ -19,7 +19,6 @@ pub(super) unsafe fn of_database(main: &MainFile, locks: Option<&FileLocks>, bas
     let told = known
         // To SQLite's unix VFS a file of one byte is an empty one: only the base knows what it makes of it.
         .or_else(|| locks.and_then(|locks| locks.size(main.verdict.class)).filter(|size| *size != 1))
-        .map(|size| if main.verdict.is_smb() && known.is_none() { as_read(base, size) } else { size })
         .and_then(|size| i64::try_from(size).ok());
     let code = match told {
         Some(told) => {
@@ -30,9 +29,21 @@ pub(super) unsafe fn of_database(main: &MainFile, locks: Option<&FileLocks>, bas
         // SAFETY: as above.
         None => unsafe { base.file_size(size) },
     };
-    if let (ffi::SQLITE_OK, None, Some(mut knows)) = (code, known, main.known_size()) {
-        // SAFETY: as above; it has been written.
-        knows.told(u64::try_from(unsafe { *size }).unwrap_or(0));
+    if code != ffi::SQLITE_OK || known.is_some() {
+        return code;
+    }
+    // SAFETY: as above; it has been written.
+    let size = unsafe { &mut *size };
+    let mut whole = u64::try_from(*size).unwrap_or(0);
+    if main.verdict.is_smb() {
+        whole = match as_read(base, whole) {
+            1 => 0,
+            bytes => bytes,
+        };
+        *size = i64::try_from(whole).unwrap_or(*size);
+    }
+    if let Some(mut knows) = main.known_size() {
+        knows.told(whole);
     }
     code
 }
